@@ -1,0 +1,21 @@
+// Inputs: what a method is given. Layer: plan.
+#pragma once
+#include "regard/plan.h"
+#include "regard/problem.h"
+#include "regard/view.h"
+
+namespace regard {
+
+// One attention call as the model states it. A method chooses the cover; causality, score and norm
+// are the model's own and are applied to its plan afterwards (make_plan, method.h).
+struct Inputs {
+  View q;  // [B, heads, nq, dk]
+  View k;  // [B, kv_heads, nk, dk]
+  View v;  // [B, kv_heads, nk, dv]
+  Problem problem;
+  bool causal = true;
+  Score score;
+  Norm norm;
+};
+
+}  // namespace regard

@@ -1,0 +1,218 @@
+// Plan: which query-key pairs are read, and how they are scored. A value. Layer: plan.
+//
+// A branch reads the pairs of (cover AND rule); the branches of a plan are merged (Combine).
+// Positions: query i sits at position i + problem.offset on the keys' axis (see problem.h).
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "regard/problem.h"
+#include "regard/view.h"
+
+namespace regard {
+
+// ---------------------------------------------------------------------------------------------
+// Index lists: compressed rows of key tiles, one row a (batch, head, tile of queries).
+
+struct IndexList {
+  static constexpr uint32_t kBoundary = 1u << 31;  // some pair inside the tile is not allowed
+
+  int64_t batch = 1;  // 1 (shared) or problem.batch
+  int64_t heads = 1;  // 1 (shared), problem.kv_heads or problem.heads
+  int64_t rows = 0;   // ceil(nq / bq): tile row r holds queries [r * bq, min((r + 1) * bq, nq))
+  int64_t cols = 0;   // ceil(nk / bk): tile column c holds keys [c * bk, min((c + 1) * bk, nk))
+  int32_t bq = 0;
+  int32_t bk = 0;                // 1: single key tokens (Columns)
+  std::vector<int64_t> start;    // [batch * heads * rows + 1]
+  std::vector<uint32_t> index;   // sorted, unique in a row, compared without the flag
+
+  int64_t row_id(int64_t b, int64_t h, int64_t r, int64_t problem_heads) const {
+    const int64_t bb = batch == 1 ? 0 : b;
+    const int64_t hh = h * heads / problem_heads;  // 1: 0; kv_heads: h / group; heads: h
+    return (bb * heads + hh) * rows + r;
+  }
+};
+
+// A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a list.
+class TileBits {
+ public:
+  TileBits() = default;
+  TileBits(int64_t batch, int64_t heads, int64_t rows, int64_t cols);
+
+  int64_t batch = 0, heads = 0, rows = 0, cols = 0;
+  bool get(int64_t b, int64_t h, int64_t r, int64_t c) const {
+    return word(b, h, r)[c >> 6] >> (c & 63) & 1;
+  }
+  void set(int64_t b, int64_t h, int64_t r, int64_t c, bool on = true) {
+    uint64_t& w = word(b, h, r)[c >> 6];
+    w = on ? w | 1ull << (c & 63) : w & ~(1ull << (c & 63));
+  }
+  int64_t words_per_row() const { return (cols + 63) / 64; }
+  const uint64_t* word(int64_t b, int64_t h, int64_t r) const {
+    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+  }
+  uint64_t* word(int64_t b, int64_t h, int64_t r) {
+    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+  }
+  int64_t count() const;
+  void fill(bool on);
+
+  // Set algebra. Sizes must agree, but a batch or head axis of 1 broadcasts.
+  friend TileBits operator|(const TileBits& a, const TileBits& b);
+  friend TileBits operator&(const TileBits& a, const TileBits& b);
+  friend TileBits operator-(const TileBits& a, const TileBits& b);  // in a, not in b
+  friend bool operator==(const TileBits& a, const TileBits& b);
+
+ private:
+  std::vector<uint64_t> words_;  // bits past `cols` are zero
+};
+
+// Token-exact mask: bit (i, j) set = query i may read key j.
+struct BitMask {
+  int64_t batch = 1, heads = 1, nq = 0, nk = 0;  // batch, heads: 1 = shared
+  std::vector<uint64_t> words;                   // [batch, heads, nq, ceil(nk / 64)]
+  int64_t words_per_row() const { return (nk + 63) / 64; }
+  const uint64_t* row(int64_t b, int64_t h, int64_t i) const {
+    return &words[((((batch == 1 ? 0 : b) * heads) + (heads == 1 ? 0 : h)) * nq + i) *
+                  words_per_row()];
+  }
+  bool get(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    return row(b, h, i)[j >> 6] >> (j & 63) & 1;
+  }
+};
+
+// ---------------------------------------------------------------------------------------------
+// A branch, field by field.
+
+enum class SourceKind : uint8_t {
+  raw,     // the keys and values as they are
+  pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so it
+           // is visible only when the whole block is) and carries the logit + ln(tokens in block)
+};
+struct Source {
+  SourceKind kind = SourceKind::raw;
+  int32_t block = 1;
+};
+
+// Keys with pos_q - left <= pos_k <= pos_q + right (both ends inclusive, -1 = unlimited), and the
+// first `sink` keys, which are exempt from `left` but not from `right`.
+struct Window {
+  int64_t left = -1, right = -1, sink = 0;
+  bool unlimited() const { return left < 0 && right < 0; }
+};
+
+enum class CoverKind : uint8_t { all, band, tiles, columns };
+struct Cover {
+  CoverKind kind = CoverKind::all;
+  Window band;                            // band
+  std::shared_ptr<const IndexList> list;  // tiles, columns
+};
+
+// The exact predicate; evaluated pair by pair only in boundary tiles.
+struct Rule {
+  bool causal = false;  // pos_k <= pos_q
+  Window window;        // not together with cover band
+  std::shared_ptr<const BitMask> mask;
+};
+
+// logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias, cap(x) = softcap * tanh(x / softcap)
+struct Score {
+  float softcap = 0;              // 0 = off
+  std::vector<float> alibi;       // per query head: adds -slope * |pos_q - pos_k|; empty = off
+  Tensor bias;                    // [B|1, heads|1, nq, nk] f32, f16 or bf16; -inf forbids the pair
+  std::vector<float> bias_scale;  // per query head; empty = 1
+  Tensor key_bias;                // [B|1, kv_heads|1, 1, nk] f32: a key's log-weight
+};
+
+enum class NormKind : uint8_t {
+  softmax,
+  softmax_sink,  // one more logit per head in the denominator, without a value
+  sigmoid,       // weights sigmoid(logit + shift), no normaliser; merging is a plain sum;
+                 // lse is ln(sum of weights)
+};
+struct Norm {
+  NormKind kind = NormKind::softmax;
+  std::vector<float> sink;  // softmax_sink: per query head, not scaled
+  float shift = 0;          // sigmoid
+};
+
+struct Branch {
+  Source source;
+  Cover cover;
+  Rule rule;
+  Score score;
+  Norm norm;
+  std::string numeric = "f32";  // arithmetic of QK and PV
+};
+
+enum class Combine : uint8_t {
+  only,   // one branch
+  same,   // disjoint branches share one softmax: merge their Partials
+  gated,  // each branch is finished, then out = sum_b gate[b] * out_b
+};
+
+struct Plan {
+  Problem problem;
+  std::vector<Branch> branches;  // 1..4
+  Combine combine = Combine::only;
+  Tensor gate;  // gated: f32 [B, heads, nq, branches]
+
+  // Builders. Each makes a plan of one branch; the chained setters act on every branch.
+  static Plan all(const Problem& p);
+  static Plan band(const Problem& p, int64_t left, int64_t right, int64_t sink = 0);
+  static Plan tiles(const Problem& p, int bq, int bk, const TileBits& keep);
+  static Plan columns(const Problem& p, IndexList list);  // list.bk must be 1
+  static Plan same(std::vector<Plan> disjoint);
+  static Plan gated(std::vector<Plan> plans, Tensor gate);
+  Plan& causal(bool on = true);
+  Plan& window(Window w);
+  Plan& mask(std::shared_ptr<const BitMask> m);
+  Plan& score(Score s);
+  Plan& norm(Norm n);
+  Plan& pooled(int block);
+
+  // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair. Called by
+  // attend(); calling it earlier saves doing so once per call. Idempotent.
+  Plan& lower();
+  bool lowered = false;
+
+  // Throws Error: index out of range, unsorted or repeated; sizes that do not fit the problem;
+  // overlapping branches under `same`; a cover or rule that contradicts itself.
+  void validate() const;
+};
+
+// ---------------------------------------------------------------------------------------------
+// What a plan allows, row by row: keys [lo, hi) and the prefix [0, sink). Masks come on top.
+
+struct RowRanges {
+  std::vector<int32_t> lo, hi;  // [nq]; lo >= hi: nothing but the prefix
+  std::vector<int32_t> sink;    // [nq]; min(sink, hi) of the window, 0 where there is none
+};
+// In units of the branch's source keys (pooled: blocks).
+RowRanges row_ranges(const Problem& p, const Branch& b);
+int64_t source_keys(const Problem& p, const Branch& b);  // nk, or ceil(nk / block)
+
+// Every allowed pair of branch `i`, for tests and small problems: bits over source keys.
+BitMask expand(const Plan& plan, int i);
+
+struct Cost {
+  double pairs = 0;         // allowed query-key pairs, all heads
+  double causal_pairs = 0;  // the pairs of exact attention under the same causal rule
+  double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
+  double tiles = 0;
+  double flops = 0;  // 2 (dk + dv) per tile pair
+  double bytes = 0;  // q, k, v, out and lists once; K and V once a tile
+  double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }
+};
+Cost cost(const Plan& plan);
+
+std::string describe(const Plan& plan);  // text: branches, lists, density, head by head
+// A grid of kept tiles for (batch 0, head): at most `size` pixels wide. For pages and notebooks.
+std::string svg(const Plan& plan, int64_t head, int size = 360);
+uint64_t hash(const Plan& plan);  // equal plans, equal hash; stable between runs and machines
+std::string to_json(const Plan& plan);
+Plan plan_from_json(const std::string& text);  // throws Error
+
+}  // namespace regard

@@ -1,0 +1,38 @@
+// Running a plan. Layer: exec.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "regard/ctx.h"
+#include "regard/out.h"
+#include "regard/plan.h"
+#include "regard/view.h"
+
+namespace regard {
+
+struct RunOptions {
+  int threads = 0;     // 0: all cores; results have the same bits for any number
+  std::string impl;    // force one implementation by name; empty: the first that can
+  bool strict = false; // refuse (with the reasons) rather than fall back from the first on the list
+  Trace* trace = nullptr;
+};
+
+// out <- attention of q, k, v over the pairs of `plan`. Views as in Inputs and Out. Throws Error
+// before anything is written: shapes, types, strides, an invalid plan, no implementation.
+void attend(const Plan& plan, const View& q, const View& k, const View& v, const Out& out,
+            const RunOptions& options = {});
+
+struct Choice {
+  std::string name;     // "cuda", "cpu", "ref"
+  std::string refusal;  // why it cannot run this plan; empty: it can
+  bool chosen = false;
+};
+// Every implementation in order of preference, with what attend() would choose.
+std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
+                            const Out& out, const RunOptions& options = {});
+
+const char* version();       // "0.1.0"
+std::string cpu_target();    // the instruction set in use: "AVX3", "AVX2", ...
+int hardware_threads();
+
+}  // namespace regard

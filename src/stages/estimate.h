@@ -1,0 +1,45 @@
+// Estimators: cheap scores for tiles or tokens. Layer: stages. Bodies: src/stages/estimate/*.cc.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "regard/ctx.h"
+#include "regard/inputs.h"
+
+namespace regard {
+
+// Scores of tiles [batch, heads, rows, cols]; a tile no query may see is exactly 0 (after a softmax)
+// or -inf (raw), as each estimator states.
+struct BlockScores {
+  int64_t batch = 0, heads = 0, rows = 0, cols = 0;
+  std::vector<float> s;
+  const float* row(int64_t b, int64_t h, int64_t r) const {
+    return &s[((b * heads + h) * rows + r) * cols];
+  }
+  float* row(int64_t b, int64_t h, int64_t r) { return &s[((b * heads + h) * rows + r) * cols]; }
+};
+
+namespace estimate {
+
+// XAttention (arXiv 2503.16428, algorithm 1): strided antidiagonal sums, softmax over key groups,
+// summed to tiles of `block` x `block`. Causal where the inputs are.
+BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);
+
+// Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal.
+BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk);
+
+// Column and diagonal sums of the softmax of the last `last` queries (MInference 1.0, arXiv
+// 2407.02490): vertical[b,h,j] over keys j; slash[b,h,o] over offsets o = pos_q - pos_k >= 0.
+struct VerticalSlash {
+  int64_t batch = 0, heads = 0, nk = 0;
+  std::vector<float> vertical, slash;  // [batch, heads, nk]
+};
+VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
+
+// Share of attention every tile gets: sum of exact probabilities over the pairs of the tile, from
+// a plan's own lse. [batch, heads, rows, cols]; rows of the result sum to the queries in the tile.
+// The yardstick for estimators and the pooled attention maps of the report; costs a QK product.
+BlockScores block_mass(const Ctx& ctx, const Inputs& x, int bq, int bk);
+
+}  // namespace estimate
+}  // namespace regard

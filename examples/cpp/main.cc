@@ -1,7 +1,7 @@
 // A program of one's own on Regard: exact attention and two sparse methods over one's own memory.
 //
-//   cmake -B build -S examples/cpp -DCMAKE_PREFIX_PATH=/where/regard/is/installed
-//   cmake --build build && build/example
+//   cmake -B build -S examples -DCMAKE_PREFIX_PATH=/where/regard/is/installed
+//   cmake --build build && build/example_cpp
 #include <cmath>
 #include <cstdio>
 #include <random>

@@ -19,7 +19,6 @@ struct Call {
     shift = norm.shift * log2e;
     sigmoid = norm.kind == NormKind::sigmoid;
     mask = w.branch->rule.mask.get();
-    if (w.branch->source.kind == SourceKind::pooled) block = w.branch->source.block;
     if (score.alibi.empty()) return;
     position.resize(p.nq);
     for (int64_t i = 0; i < p.nq; ++i) position[i] = int32_t(i + p.offset);
@@ -34,7 +33,6 @@ struct Call {
   const Score& score;
   const Norm& norm;
   float q_factor = 0, cap = 0, shift = 0;
-  int32_t block = 1;  // tokens a key
   bool sigmoid = false;
   const BitMask* mask = nullptr;
   std::vector<int32_t> position;  // [nq] on the keys' axis; only for alibi

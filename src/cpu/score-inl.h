@@ -52,17 +52,13 @@ HWY_INLINE void SoftCap(float cap, int vecs, float* s) {
   }
 }
 
-// s -= slope * |position - key|, slope in log2 units. A pooled key sits at its block's last token.
-HWY_INLINE void AddAlibi(const Call& c, const KeyTile& tile, int32_t position, float slope,
-                         int vecs, float* s) {
+// s -= slope * |position - id|, slope in log2 units.
+HWY_INLINE void AddAlibi(const KeyTile& tile, int32_t position, float slope, int vecs, float* s) {
   const DF d;
   const DI di;
-  const auto block = hn::Set(di, c.block), end = hn::Set(di, int32_t(c.w.tokens));
-  const auto one = hn::Set(di, 1);
   for (int v = 0; v < vecs; ++v) {
-    auto key = hn::LoadU(di, tile.id + v * kLanes);
-    if (c.block > 1) key = hn::Sub(hn::Min(hn::Mul(hn::Add(key, one), block), end), one);
-    const VF away = hn::Abs(hn::ConvertTo(d, hn::Sub(hn::Set(di, position), key)));
+    const auto id = hn::LoadU(di, tile.id + v * kLanes);
+    const VF away = hn::Abs(hn::ConvertTo(d, hn::Sub(hn::Set(di, position), id)));
     const VF x = hn::Load(d, s + v * kLanes);
     hn::Store(hn::NegMulAdd(away, hn::Set(d, slope), x), d, s + v * kLanes);
   }
@@ -104,7 +100,7 @@ inline void ScoreRow(const Call& c, const KeyTile& tile, const float* key_bias, 
                      int64_t h, int64_t i, bool full, int vecs, float* s) {
   const Score& score = c.score;
   if (score.softcap > 0) SoftCap(c.cap, vecs, s);
-  if (!score.alibi.empty()) AddAlibi(c, tile, c.position[i], score.alibi[h] * kLog2e, vecs, s);
+  if (!score.alibi.empty()) AddAlibi(tile, c.position[i], score.alibi[h] * kLog2e, vecs, s);
   if (score.bias) {
     alignas(64) float bias[kKeys];
     const View& v = score.bias.view;

@@ -36,7 +36,6 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   const Branch& br = c.plan.branches[n];
   Work& w = out->work;
   w.problem = c.plan.problem;
-  w.tokens = w.problem.nk;
   w.branch = &br;
   w.q = c.q, w.k = c.k, w.v = c.v;
   w.key_bias = br.score.key_bias.view;

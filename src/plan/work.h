@@ -15,7 +15,6 @@ struct PartialView {
 
 struct Work {
   Problem problem;  // nk counts SOURCE keys (pooled: blocks)
-  int64_t tokens = 0;        // keys before pooling: the plan's problem.nk
   const Branch* branch = nullptr;
   View q, k, v;   // k and v already pooled where the source says so
   View key_bias;  // branch score's key_bias plus ln(tokens a pooled key), or empty

@@ -9,87 +9,19 @@
 #include <vector>
 
 #include "regard/problem.h"
+#include "regard/tiles.h"
 #include "regard/view.h"
 
 namespace regard {
-
-// ---------------------------------------------------------------------------------------------
-// Index lists: compressed rows of key tiles, one row a (batch, head, tile of queries).
-
-struct IndexList {
-  static constexpr uint32_t kBoundary = 1u << 31;  // some pair inside the tile is not allowed
-
-  int64_t batch = 1;  // 1 (shared) or problem.batch
-  int64_t heads = 1;  // 1 (shared), problem.kv_heads or problem.heads
-  int64_t rows = 0;   // ceil(nq / bq): tile row r holds queries [r * bq, min((r + 1) * bq, nq))
-  int64_t cols = 0;   // ceil(nk / bk): tile column c holds keys [c * bk, min((c + 1) * bk, nk))
-  int32_t bq = 0;
-  int32_t bk = 0;                // 1: single key tokens (Columns)
-  std::vector<int64_t> start;    // [batch * heads * rows + 1]
-  std::vector<uint32_t> index;   // sorted, unique in a row, compared without the flag
-
-  int64_t row_id(int64_t b, int64_t h, int64_t r, int64_t problem_heads) const {
-    const int64_t bb = batch == 1 ? 0 : b;
-    const int64_t hh = h * heads / problem_heads;  // 1: 0; kv_heads: h / group; heads: h
-    return (bb * heads + hh) * rows + r;
-  }
-};
-
-// A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a list.
-class TileBits {
- public:
-  TileBits() = default;
-  TileBits(int64_t batch, int64_t heads, int64_t rows, int64_t cols);
-
-  int64_t batch = 0, heads = 0, rows = 0, cols = 0;
-  bool get(int64_t b, int64_t h, int64_t r, int64_t c) const {
-    return word(b, h, r)[c >> 6] >> (c & 63) & 1;
-  }
-  void set(int64_t b, int64_t h, int64_t r, int64_t c, bool on = true) {
-    uint64_t& w = word(b, h, r)[c >> 6];
-    w = on ? w | 1ull << (c & 63) : w & ~(1ull << (c & 63));
-  }
-  int64_t words_per_row() const { return (cols + 63) / 64; }
-  const uint64_t* word(int64_t b, int64_t h, int64_t r) const {
-    return &words_[((b * heads + h) * rows + r) * words_per_row()];
-  }
-  uint64_t* word(int64_t b, int64_t h, int64_t r) {
-    return &words_[((b * heads + h) * rows + r) * words_per_row()];
-  }
-  int64_t count() const;
-  void fill(bool on);
-
-  // Set algebra. Sizes must agree, but a batch or head axis of 1 broadcasts.
-  friend TileBits operator|(const TileBits& a, const TileBits& b);
-  friend TileBits operator&(const TileBits& a, const TileBits& b);
-  friend TileBits operator-(const TileBits& a, const TileBits& b);  // in a, not in b
-  friend bool operator==(const TileBits& a, const TileBits& b);
-
- private:
-  std::vector<uint64_t> words_;  // bits past `cols` are zero
-};
-
-// Token-exact mask: bit (i, j) set = query i may read key j.
-struct BitMask {
-  int64_t batch = 1, heads = 1, nq = 0, nk = 0;  // batch, heads: 1 = shared
-  std::vector<uint64_t> words;                   // [batch, heads, nq, ceil(nk / 64)]
-  int64_t words_per_row() const { return (nk + 63) / 64; }
-  const uint64_t* row(int64_t b, int64_t h, int64_t i) const {
-    return &words[((((batch == 1 ? 0 : b) * heads) + (heads == 1 ? 0 : h)) * nq + i) *
-                  words_per_row()];
-  }
-  bool get(int64_t b, int64_t h, int64_t i, int64_t j) const {
-    return row(b, h, i)[j >> 6] >> (j & 63) & 1;
-  }
-};
 
 // ---------------------------------------------------------------------------------------------
 // A branch, field by field.
 
 enum class SourceKind : uint8_t {
   raw,     // the keys and values as they are
-  pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so it
-           // is visible only when the whole block is) and carries the logit + ln(tokens in block)
+  pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so
+           // it is visible only when the whole block is) and carries the logit + ln(tokens in
+           // block)
 };
 struct Source {
   SourceKind kind = SourceKind::raw;
@@ -117,7 +49,8 @@ struct Rule {
   std::shared_ptr<const BitMask> mask;
 };
 
-// logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias, cap(x) = softcap * tanh(x / softcap)
+// logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias
+// cap(x) = softcap * tanh(x / softcap)
 struct Score {
   float softcap = 0;              // 0 = off
   std::vector<float> alibi;       // per query head: adds -slope * |pos_q - pos_k|; empty = off
@@ -188,22 +121,30 @@ struct Plan {
 
 struct RowRanges {
   std::vector<int32_t> lo, hi;  // [nq]; lo >= hi: nothing but the prefix
-  std::vector<int32_t> sink;    // [nq]; min(sink, hi) of the window, 0 where there is none
+  std::vector<int32_t> sink;    // [nq]; clipped to causality; 0 where there is none
 };
 // In units of the branch's source keys (pooled: blocks).
 RowRanges row_ranges(const Problem& p, const Branch& b);
 int64_t source_keys(const Problem& p, const Branch& b);  // nk, or ceil(nk / block)
 
-// Every allowed pair of branch `i`, for tests and small problems: bits over source keys.
+// Every allowed pair of branch `i`, for tests and small problems: bits over source keys, with the
+// batch and head axes written out.
 BitMask expand(const Plan& plan, int i);
 
+// Share of the pairs that exact attention (cover all, same rule) would read in each cell of
+// cell_q x cell_k tokens and that the plan reads, for one batch item and head; -1 where exact
+// attention reads none. [ceil(nq / cell_q), ceil(nk / cell_k)], row major. Raw branches only.
+std::vector<float> coverage(const Plan& plan, int64_t b, int64_t head, int64_t cell_q,
+                            int64_t cell_k);
+
 struct Cost {
-  double pairs = 0;         // allowed query-key pairs, all heads
-  double causal_pairs = 0;  // the pairs of exact attention under the same causal rule
+  double pairs = 0;         // query-key pairs read, all heads and branches
+  double causal_pairs = 0;  // pairs of exact attention under the same rule (cover all)
   double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
   double tiles = 0;
-  double flops = 0;  // 2 (dk + dv) per tile pair
-  double bytes = 0;  // q, k, v, out and lists once; K and V once a tile
+  double flops = 0;                // 2 (dk + dv) per tile pair
+  double bytes = 0;                // q, k, v, out and lists once; K and V once a tile
+  std::vector<double> head_pairs;  // pairs by query head, summed over the batch
   double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }
 };
 Cost cost(const Plan& plan);

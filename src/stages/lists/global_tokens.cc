@@ -33,9 +33,9 @@ IndexList global_tokens(const Problem& p, const Window& band, const std::vector<
     if (is_global(i + p.offset)) {
       for (int64_t j = 0; j < p.nk; ++j) add(j);
     } else {
-      // The band's sink reaches every global key below it that lies left of the query; a query that
-      // has one on its right is itself below `sink`.
-      for (int64_t j : global) add(j);
+      for (int64_t j = 0; j < std::min(band.sink, p.nk); ++j) add(j);
+      for (int64_t j : global)
+        if (j >= band.sink) add(j);
     }
     out.start.push_back(int64_t(out.index.size()));
   }

@@ -1,5 +1,5 @@
-// ggml's quantised blocks: 32 elements behind one f16 scale d (and, in the _1 types, an f16 minimum).
-// Low nibbles hold elements 0..15, high nibbles 16..31. Layer: core.
+// ggml's quantised blocks: 32 elements behind one f16 scale d (and, in the _1 types, an f16
+// minimum). Low nibbles hold elements 0..15, high nibbles 16..31. Layer: core.
 #pragma once
 #include <cstring>
 
@@ -34,10 +34,18 @@ inline void decode_block(DType type, const char* p, float* out) {
     int level = i < 16 ? nibbles[i] & 15 : (nibbles[i - 16] >> 4) & 15;
     if (five) level |= int(high >> i & 1) << 4;
     switch (type) {
-      case DType::q4_0: out[i] = d * float(level - 8); break;
-      case DType::q5_0: out[i] = d * float(level - 16); break;
-      case DType::iq4_nl: out[i] = d * float(kIq4NlLevels[level]); break;
-      default: out[i] = d * float(level) + min; break;  // q4_1, q5_1
+      case DType::q4_0:
+        out[i] = d * float(level - 8);
+        break;
+      case DType::q5_0:
+        out[i] = d * float(level - 16);
+        break;
+      case DType::iq4_nl:
+        out[i] = d * float(kIq4NlLevels[level]);
+        break;
+      default:
+        out[i] = d * float(level) + min;
+        break;  // q4_1, q5_1
     }
   }
 }

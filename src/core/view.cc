@@ -13,9 +13,9 @@ namespace regard {
 namespace {
 
 constexpr DTypeInfo kInfo[] = {
-    {"f64", 1, 8},     {"f32", 1, 4},     {"f16", 1, 2},     {"bf16", 1, 2},
-    {"i32", 1, 4},     {"q8_0", 32, 34},  {"q4_0", 32, 18},  {"q4_1", 32, 20},
-    {"q5_0", 32, 22},  {"q5_1", 32, 24},  {"iq4_nl", 32, 18},
+    {"f64", 1, 8},    {"f32", 1, 4},    {"f16", 1, 2},      {"bf16", 1, 2},
+    {"i32", 1, 4},    {"q8_0", 32, 34}, {"q4_0", 32, 18},   {"q4_1", 32, 20},
+    {"q5_0", 32, 22}, {"q5_1", 32, 24}, {"iq4_nl", 32, 18},
 };
 constexpr int kTypes = int(sizeof(kInfo) / sizeof(kInfo[0]));
 
@@ -40,9 +40,12 @@ template <class To>
 void read_any(const View& v, int64_t a, int64_t b, int64_t c, To* dst) {
   const char* p = v.at(a, b, c);
   switch (v.dtype) {
-    case DType::f64: return read_strided(v, p, dst, load<double>);
-    case DType::f32: return read_strided(v, p, dst, load<float>);
-    case DType::i32: return read_strided(v, p, dst, load<int32_t>);
+    case DType::f64:
+      return read_strided(v, p, dst, load<double>);
+    case DType::f32:
+      return read_strided(v, p, dst, load<float>);
+    case DType::i32:
+      return read_strided(v, p, dst, load<int32_t>);
     case DType::f16:
       return read_strided(v, p, dst, [](const char* e) { return f16_to_f32(load<uint16_t>(e)); });
     case DType::bf16:
@@ -62,11 +65,20 @@ void write_any(const View& v, int64_t a, int64_t b, int64_t c, const From* src) 
   char* p = v.at(a, b, c);
   for (int64_t i = 0; i < v.size[3]; ++i, p += v.stride[3]) {
     switch (v.dtype) {
-      case DType::f64: store(p, double(src[i])); break;
-      case DType::f32: store(p, float(src[i])); break;
-      case DType::f16: store(p, f32_to_f16(float(src[i]))); break;
-      case DType::bf16: store(p, f32_to_bf16(float(src[i]))); break;
-      default: throw Error(fmt::format("write: cannot write to {}", v.shape()));
+      case DType::f64:
+        store(p, double(src[i]));
+        break;
+      case DType::f32:
+        store(p, float(src[i]));
+        break;
+      case DType::f16:
+        store(p, f32_to_f16(float(src[i])));
+        break;
+      case DType::bf16:
+        store(p, f32_to_bf16(float(src[i])));
+        break;
+      default:
+        throw Error(fmt::format("write: cannot write to {}", v.shape()));
     }
   }
 }

@@ -176,7 +176,7 @@ std::shared_ptr<const MaskReading> MaskReader::read(const ggml_tensor* mask, int
                                                     int threads) {
   auto reading = std::make_shared<MaskReading>();
   if (!mask) {
-    reading->parts.push_back({.nk = nk});
+    reading->parts.emplace_back().nk = nk;
     return reading;
   }
   std::vector<int64_t> key{mask->ne[0], mask->ne[1], mask->ne[3], nq, nk,

@@ -60,7 +60,8 @@ TEST(Half, RoundsToTheNearestTiesToEven) {
     ASSERT_EQ(f32_to_f16(x), nearest(x, below, f16_to_f32)) << x;
     ASSERT_EQ(f32_to_f16(-x), nearest(x, below, f16_to_f32) | 0x8000);
     const uint16_t b = uint16_t(g() % 0x7f7f);
-    const float y = std::bit_cast<float>(uint32_t(b) << 16 | (n % 3 == 0 ? 0x8000 : g() % 65536));
+    const float y =
+        std::bit_cast<float>(uint32_t(b) << 16 | uint32_t(n % 3 == 0 ? 0x8000 : g() % 65536));
     ASSERT_EQ(f32_to_bf16(y), nearest(y, b, bf16_to_f32));
   }
   EXPECT_EQ(f32_to_f16(65519.996f), 0x7bff);

@@ -21,8 +21,8 @@ using Value = std::variant<bool, int64_t, double, std::string, Tensor>;
 
 struct Param {
   std::string name;
-  std::string doc;   // meaning and unit
-  Value value;       // the default
+  std::string doc;                   // meaning and unit
+  Value value;                       // the default
   double min = 0, max = 0;           // numbers: inclusive range
   std::vector<std::string> choices;  // strings: the accepted words; empty = any
   std::function<void(void*, const Value&)> set;
@@ -89,7 +89,7 @@ struct Method {
   std::string spec() const;             // "xattention:threshold=0.9,block=128"
 };
 
-const std::vector<const Record*>& methods();  // sorted by name
+const std::vector<const Record*>& methods();         // sorted by name
 const Record& find_method(const std::string& name);  // Error offers the nearest names
 void add_method(Record record);                      // Error if the name is taken
 

@@ -2,8 +2,9 @@
 //
 //   max = max_j s_j      sum = sum_j exp(s_j - max)      acc = sum_j exp(s_j - max) v_j
 //
-// merge() is associative and commutative with identity {-inf, 0, 0}; split keys, branches that share
-// a softmax, rings and paging are all this one operation (FlashAttention-2, arXiv 2307.08691, 3.1).
+// merge() is associative and commutative with identity {-inf, 0, 0}; split keys, branches that
+// share a softmax, rings and paging are all this one operation (FlashAttention-2, arXiv
+// 2307.08691, 3.1).
 #pragma once
 #include <cmath>
 #include <cstdint>

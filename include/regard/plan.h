@@ -24,9 +24,9 @@ struct IndexList {
   int64_t rows = 0;   // ceil(nq / bq): tile row r holds queries [r * bq, min((r + 1) * bq, nq))
   int64_t cols = 0;   // ceil(nk / bk): tile column c holds keys [c * bk, min((c + 1) * bk, nk))
   int32_t bq = 0;
-  int32_t bk = 0;                // 1: single key tokens (Columns)
-  std::vector<int64_t> start;    // [batch * heads * rows + 1]
-  std::vector<uint32_t> index;   // sorted, unique in a row, compared without the flag
+  int32_t bk = 0;               // 1: single key tokens (Columns)
+  std::vector<int64_t> start;   // [batch * heads * rows + 1]
+  std::vector<uint32_t> index;  // sorted, unique in a row, compared without the flag
 
   int64_t row_id(int64_t b, int64_t h, int64_t r, int64_t problem_heads) const {
     const int64_t bb = batch == 1 ? 0 : b;
@@ -35,7 +35,8 @@ struct IndexList {
   }
 };
 
-// A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a list.
+// A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a
+// list.
 class TileBits {
  public:
   TileBits() = default;
@@ -88,8 +89,9 @@ struct BitMask {
 
 enum class SourceKind : uint8_t {
   raw,     // the keys and values as they are
-  pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so it
-           // is visible only when the whole block is) and carries the logit + ln(tokens in block)
+  pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so
+           // it is visible only when the whole block is) and carries the logit + ln(tokens in
+           // block)
 };
 struct Source {
   SourceKind kind = SourceKind::raw;
@@ -117,7 +119,8 @@ struct Rule {
   std::shared_ptr<const BitMask> mask;
 };
 
-// logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias, cap(x) = softcap * tanh(x / softcap)
+// logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias
+// cap(x) = softcap * tanh(x / softcap)
 struct Score {
   float softcap = 0;              // 0 = off
   std::vector<float> alibi;       // per query head: adds -slope * |pos_q - pos_k|; empty = off
@@ -188,22 +191,30 @@ struct Plan {
 
 struct RowRanges {
   std::vector<int32_t> lo, hi;  // [nq]; lo >= hi: nothing but the prefix
-  std::vector<int32_t> sink;    // [nq]; min(sink, hi) of the window, 0 where there is none
+  std::vector<int32_t> sink;    // [nq]; clipped to causality; 0 where there is none
 };
 // In units of the branch's source keys (pooled: blocks).
 RowRanges row_ranges(const Problem& p, const Branch& b);
 int64_t source_keys(const Problem& p, const Branch& b);  // nk, or ceil(nk / block)
 
-// Every allowed pair of branch `i`, for tests and small problems: bits over source keys.
+// Every allowed pair of branch `i`, for tests and small problems: bits over source keys, with the
+// batch and head axes written out.
 BitMask expand(const Plan& plan, int i);
 
+// Share of the pairs that exact attention (cover all, same rule) would read in each cell of
+// cell_q x cell_k tokens and that the plan reads, for one batch item and head; -1 where exact
+// attention reads none. [ceil(nq / cell_q), ceil(nk / cell_k)], row major. Raw branches only.
+std::vector<float> coverage(const Plan& plan, int64_t b, int64_t head, int64_t cell_q,
+                            int64_t cell_k);
+
 struct Cost {
-  double pairs = 0;         // allowed query-key pairs, all heads
-  double causal_pairs = 0;  // the pairs of exact attention under the same causal rule
+  double pairs = 0;         // query-key pairs read, all heads and branches
+  double causal_pairs = 0;  // pairs of exact attention under the same rule (cover all)
   double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
   double tiles = 0;
-  double flops = 0;  // 2 (dk + dv) per tile pair
-  double bytes = 0;  // q, k, v, out and lists once; K and V once a tile
+  double flops = 0;                // 2 (dk + dv) per tile pair
+  double bytes = 0;                // q, k, v, out and lists once; K and V once a tile
+  std::vector<double> head_pairs;  // pairs by query head, summed over the batch
   double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }
 };
 Cost cost(const Plan& plan);

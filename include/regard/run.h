@@ -11,9 +11,10 @@
 namespace regard {
 
 struct RunOptions {
-  int threads = 0;     // 0: all cores; results have the same bits for any number
-  std::string impl;    // force one implementation by name; empty: the first that can
-  bool strict = false; // refuse (with the reasons) rather than fall back from the first on the list
+  int threads = 0;   // 0: all cores; results have the same bits for any number
+  std::string impl;  // force one implementation by name; empty: the first that can
+  bool strict =
+      false;  // refuse (with the reasons) rather than fall back from the first on the list
   Trace* trace = nullptr;
 };
 
@@ -31,8 +32,8 @@ struct Choice {
 std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
                             const Out& out, const RunOptions& options = {});
 
-const char* version();       // "0.1.0"
-std::string cpu_target();    // the instruction set in use: "AVX3", "AVX2", ...
+const char* version();     // "0.1.0"
+std::string cpu_target();  // the instruction set in use: "AVX3", "AVX2", ...
 int hardware_threads();
 
 }  // namespace regard

@@ -22,8 +22,8 @@ DType parse_dtype(const std::string& name);  // throws Error that lists the name
 enum class Device : uint8_t { cpu, cuda };
 
 // Sizes are [batch, heads, tokens, channels] (or whatever four axes an operation states); strides
-// are in BYTES and may be zero (broadcast) or not ordered. The last axis of a quantised view must be
-// whole contiguous blocks; strides of the other axes are free.
+// are in BYTES and may be zero (broadcast) or not ordered. The last axis of a quantised view must
+// be whole contiguous blocks; strides of the other axes are free.
 struct View {
   void* data = nullptr;
   DType dtype = DType::f32;

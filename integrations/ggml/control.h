@@ -18,7 +18,7 @@ enum class Mode {
 
 // One attention node, after it ran. References live only during the call.
 struct Node {
-  int layer = -1;            // from the name of the cache tensor behind K; -1: unknown
+  int layer = -1;                  // from the name of the cache tensor behind K; -1: unknown
   const Inputs* inputs = nullptr;  // null in mode ggml
   const Plan* plan = nullptr;      // null in mode ggml
   int64_t nq = 0, nk = 0, offset = 0;

@@ -14,10 +14,10 @@ struct PartialView {
 };
 
 struct Work {
-  Problem problem;           // nk counts SOURCE keys (pooled: blocks)
+  Problem problem;  // nk counts SOURCE keys (pooled: blocks)
   const Branch* branch = nullptr;
-  View q, k, v;              // k and v already pooled where the source says so
-  View key_bias;             // branch score's key_bias plus ln(tokens a pooled key), or empty
+  View q, k, v;   // k and v already pooled where the source says so
+  View key_bias;  // branch score's key_bias plus ln(tokens a pooled key), or empty
   const RowRanges* ranges = nullptr;  // the whole of causal, windows, bands and segments
   // finish: write `out` (divide, sink) and lse; otherwise write `partial` before any division.
   bool finish = true;

@@ -8,8 +8,8 @@
 
 namespace regard {
 
-// Scores of tiles [batch, heads, rows, cols]; a tile no query may see is exactly 0 (after a softmax)
-// or -inf (raw), as each estimator states.
+// Scores of tiles [batch, heads, rows, cols]; a tile no query may see is exactly 0 (after a
+// softmax) or -inf (raw), as each estimator states.
 struct BlockScores {
   int64_t batch = 0, heads = 0, rows = 0, cols = 0;
   std::vector<float> s;

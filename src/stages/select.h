@@ -21,7 +21,7 @@ struct Selector {
   Cut cut = Cut::coverage;
   double amount = 0.9;
   Scope scope = Scope::row;
-  bool keep_crossing = true;   // coverage: the item that reaches the goal is kept
+  bool keep_crossing = true;         // coverage: the item that reaches the goal is kept
   const TileBits* forced = nullptr;  // always kept
   bool forced_counts = true;         // their score (coverage) or number (top_k) counts first
   int64_t min_count = 0;
@@ -30,8 +30,8 @@ struct Selector {
 };
 
 // Ties: higher score first, then lower index (batch, head, row, column), so that every device
-// agrees to the bit. NaN counts as -inf. Scores of -inf are never kept unless forced. Sums are in f64
-// in the sorted order.
+// agrees to the bit. NaN counts as -inf. Scores of -inf are never kept unless forced. Sums are in
+// f64 in the sorted order.
 TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how);
 
 // Indices of the `k` best of `n` scores, ascending; same tie rule; items of +inf come first.

@@ -1,0 +1,115 @@
+// Builders and setters of Plan.
+#include <fmt/format.h>
+
+#include "regard/plan.h"
+#include "regard/status.h"
+
+namespace regard {
+namespace {
+
+Plan one_branch(const Problem& p) {
+  Plan plan;
+  plan.problem = p;
+  plan.branches.resize(1);
+  return plan;
+}
+
+Plan join(std::vector<Plan> plans, Combine how, const char* name) {
+  if (plans.empty()) throw Error(fmt::format("plan {}: needs at least one plan", name));
+  Plan out;
+  out.problem = plans[0].problem;
+  out.combine = how;
+  for (Plan& p : plans) {
+    if (p.combine != Combine::only)
+      throw Error(fmt::format("plan {}: joins plans of one branch each", name));
+    if (p.problem.str() != out.problem.str())
+      throw Error(fmt::format("plan {}: problems differ: {} and {}", name, out.problem.str(),
+                              p.problem.str()));
+    out.branches.push_back(std::move(p.branches[0]));
+  }
+  return out;
+}
+
+}  // namespace
+
+Plan Plan::all(const Problem& p) { return one_branch(p); }
+
+Plan Plan::band(const Problem& p, int64_t left, int64_t right, int64_t sink) {
+  Plan plan = one_branch(p);
+  plan.branches[0].cover.kind = CoverKind::band;
+  plan.branches[0].cover.band = {left, right, sink};
+  return plan;
+}
+
+Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
+  auto list = std::make_shared<IndexList>();
+  list->batch = keep.batch;
+  list->heads = keep.heads;
+  list->rows = keep.rows;
+  list->cols = keep.cols;
+  list->bq = bq;
+  list->bk = bk;
+  list->index.reserve(size_t(keep.count()));
+  list->start.push_back(0);
+  for (int64_t b = 0; b < keep.batch; ++b)
+    for (int64_t h = 0; h < keep.heads; ++h)
+      for (int64_t r = 0; r < keep.rows; ++r) {
+        const uint64_t* words = keep.word(b, h, r);
+        for (int64_t w = 0; w < keep.words_per_row(); ++w)
+          for (uint64_t bits = words[w]; bits; bits &= bits - 1)
+            list->index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
+        list->start.push_back(int64_t(list->index.size()));
+      }
+  Plan plan = one_branch(p);
+  plan.branches[0].cover.kind = CoverKind::tiles;
+  plan.branches[0].cover.list = std::move(list);
+  return plan;
+}
+
+Plan Plan::columns(const Problem& p, IndexList list) {
+  Plan plan = one_branch(p);
+  plan.branches[0].cover.kind = CoverKind::columns;
+  plan.branches[0].cover.list = std::make_shared<IndexList>(std::move(list));
+  return plan;
+}
+
+Plan Plan::same(std::vector<Plan> disjoint) {
+  return join(std::move(disjoint), Combine::same, "same");
+}
+
+Plan Plan::gated(std::vector<Plan> plans, Tensor gate) {
+  Plan out = join(std::move(plans), Combine::gated, "gated");
+  out.gate = std::move(gate);
+  return out;
+}
+
+Plan& Plan::causal(bool on) {
+  for (Branch& b : branches) b.rule.causal = on;
+  lowered = false;
+  return *this;
+}
+Plan& Plan::window(Window w) {
+  for (Branch& b : branches) b.rule.window = w;
+  lowered = false;
+  return *this;
+}
+Plan& Plan::mask(std::shared_ptr<const BitMask> m) {
+  for (Branch& b : branches) b.rule.mask = m;
+  lowered = false;
+  return *this;
+}
+Plan& Plan::score(Score s) {
+  for (Branch& b : branches) b.score = s;
+  return *this;
+}
+Plan& Plan::norm(Norm n) {
+  for (Branch& b : branches) b.norm = n;
+  return *this;
+}
+Plan& Plan::pooled(int block) {
+  for (Branch& b : branches) b.source = {SourceKind::pooled, block};
+  lowered = false;
+  return *this;
+}
+
+}  // namespace regard

@@ -1,0 +1,208 @@
+#include "plan/validate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan/pairs.h"
+#include "regard/plan.h"
+#include "regard/status.h"
+
+namespace regard {
+namespace {
+
+class Checker {
+ public:
+  Checker(const Problem& p, const Branch& b, size_t number) : p_(p), b_(b), number_(number) {}
+
+  void check() const {
+    source();
+    cover();
+    rule();
+    score();
+    norm();
+    if (b_.numeric != "f32")
+      refuse(fmt::format("numeric '{}' is unknown; accepted: f32", b_.numeric));
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw Error(fmt::format("plan: branch {} ({}): {}", number_, p_.str(), why));
+  }
+
+  void source() const {
+    if (b_.source.kind == SourceKind::raw) return;
+    if (b_.source.block < 1)
+      refuse(fmt::format("pooled block {} must be at least 1", b_.source.block));
+    if (!p_.cu_q.empty()) refuse("pooled keys need one sequence, not packed ones");
+    if (!b_.score.alibi.empty()) refuse("ALiBi with pooled keys is not defined");
+  }
+
+  void cover() const {
+    const Cover& c = b_.cover;
+    const bool wants_list = c.kind == CoverKind::tiles || c.kind == CoverKind::columns;
+    if (wants_list != bool(c.list)) refuse("covers tiles and columns carry a list, others do not");
+    if (wants_list) list(*c.list);
+  }
+
+  void list(const IndexList& l) const {
+    const int64_t keys = source_keys(p_, b_);
+    if (l.bq < 1 || l.bk < 1) refuse(fmt::format("tile {}x{} must be positive", l.bq, l.bk));
+    if (b_.cover.kind == CoverKind::columns && l.bk != 1)
+      refuse(fmt::format("columns are single keys: bk must be 1, got {}", l.bk));
+    if (l.rows != (p_.nq + l.bq - 1) / l.bq || l.cols != (keys + l.bk - 1) / l.bk)
+      refuse(fmt::format("list has {} rows and {} columns, {}x{} tiles of {} x {} need {} and {}",
+                         l.rows, l.cols, l.bq, l.bk, p_.nq, keys, (p_.nq + l.bq - 1) / l.bq,
+                         (keys + l.bk - 1) / l.bk));
+    if (l.batch != 1 && l.batch != p_.batch)
+      refuse(fmt::format("list batch must be 1 or {}, got {}", p_.batch, l.batch));
+    if (l.heads != 1 && l.heads != p_.kv_heads && l.heads != p_.heads)
+      refuse(fmt::format("list heads must be 1, {} or {}, got {}", p_.kv_heads, p_.heads, l.heads));
+    if (int64_t(l.start.size()) != l.batch * l.heads * l.rows + 1 || l.start.front() != 0 ||
+        l.start.back() != int64_t(l.index.size()))
+      refuse("list starts do not frame its indices");
+    for (size_t r = 0; r + 1 < l.start.size(); ++r) list_row(l, r);
+  }
+
+  void list_row(const IndexList& l, size_t r) const {
+    if (l.start[r + 1] < l.start[r] || l.start[r + 1] > int64_t(l.index.size()))
+      refuse(fmt::format("list row {} ends before it begins", r));
+    int64_t last = -1;
+    for (int64_t e = l.start[r]; e < l.start[r + 1]; ++e) {
+      const int64_t col = l.index[e] & ~IndexList::kBoundary;
+      if (col >= l.cols)
+        refuse(fmt::format("index {} in row {}; accepted: below {}", col, r, l.cols));
+      if (col <= last) refuse(fmt::format("row {} must rise: {} after {}", r, col, last));
+      last = col;
+    }
+  }
+
+  void rule() const {
+    const Window& w = b_.rule.window;
+    const bool band = b_.cover.kind == CoverKind::band;
+    if (band && !(w.unlimited() && w.sink == 0))
+      refuse("give the window as the band or as the rule");
+    const int64_t sink = band ? b_.cover.band.sink : w.sink;
+    if (sink < 0) refuse(fmt::format("sink must not be negative, got {}", sink));
+    if (sink > 0 && !p_.cu_q.empty()) refuse("sink keys need one sequence, not packed ones");
+    if (const BitMask* m = b_.rule.mask.get()) {
+      const int64_t keys = source_keys(p_, b_);
+      if (m->nq != p_.nq || m->nk != keys || (m->batch != 1 && m->batch != p_.batch) ||
+          (m->heads != 1 && m->heads != p_.heads) ||
+          int64_t(m->words.size()) != m->batch * m->heads * m->nq * m->words_per_row())
+        refuse(fmt::format("mask [{},{},{},{}]; accepted: [1|{},1|{},{},{}]", m->batch, m->heads,
+                           m->nq, m->nk, p_.batch, p_.heads, p_.nq, keys));
+    }
+  }
+
+  void per_head(const char* name, const std::vector<float>& x, bool infinite_ok) const {
+    if (x.empty()) return;
+    if (int64_t(x.size()) != p_.heads)
+      refuse(fmt::format("{} has {} values; accepted: one a query head, {}", name, x.size(),
+                         p_.heads));
+    for (float f : x)
+      if (std::isnan(f) || (!infinite_ok && std::isinf(f)))
+        refuse(fmt::format("{} must be {}, got {}", name, infinite_ok ? "numbers" : "finite", f));
+  }
+
+  void score() const {
+    const Score& s = b_.score;
+    const int64_t keys = source_keys(p_, b_);
+    if (!(s.softcap >= 0) || std::isinf(s.softcap))
+      refuse(fmt::format("softcap must be 0 (off) or positive, got {}", s.softcap));
+    per_head("alibi", s.alibi, false);
+    per_head("bias_scale", s.bias_scale, false);
+    const auto fits = [](int64_t have, int64_t want) { return have == 1 || have == want; };
+    if (const View& v = s.bias.view; v)
+      if (!fits(v.size[0], p_.batch) || !fits(v.size[1], p_.heads) || v.size[2] != p_.nq ||
+          v.size[3] != keys || info(v.dtype).block != 1 || v.dtype == DType::i32)
+        refuse(fmt::format("bias {}; accepted: f32, f16 or bf16 [1|{},1|{},{},{}]", v.shape(),
+                           p_.batch, p_.heads, p_.nq, keys));
+    if (const View& v = s.key_bias.view; v)
+      if (!fits(v.size[0], p_.batch) || !fits(v.size[1], p_.kv_heads) || v.size[2] != 1 ||
+          v.size[3] != keys || v.dtype != DType::f32)
+        refuse(fmt::format("key_bias {}; accepted: f32[1|{},1|{},1,{}]", v.shape(), p_.batch,
+                           p_.kv_heads, keys));
+  }
+
+  void norm() const {
+    const Norm& n = b_.norm;
+    if ((n.kind == NormKind::softmax_sink) == n.sink.empty())
+      refuse("sink logits come with norm softmax_sink and only with it");
+    per_head("sink", n.sink, true);
+    if (std::isnan(n.shift)) refuse("sigmoid shift must be a number");
+  }
+
+  const Problem& p_;
+  const Branch& b_;
+  size_t number_;
+};
+
+// Tokens of the raw cache that a source row stands for.
+void add_tokens(const Problem& p, const Branch& b, const uint64_t* row, std::vector<uint64_t>* out,
+                const auto& clash) {
+  const int64_t block = b.source.kind == SourceKind::pooled ? b.source.block : 1;
+  for (int64_t j = 0; j < source_keys(p, b); ++j) {
+    if (!(row[j >> 6] >> (j & 63) & 1)) continue;
+    for (int64_t t = j * block; t < std::min((j + 1) * block, p.nk); ++t) {
+      uint64_t& word = (*out)[t >> 6];
+      if (word >> (t & 63) & 1) clash(t);
+      word |= 1ull << (t & 63);
+    }
+  }
+}
+
+// Branches under one softmax must not read a token twice. Every row of small problems; 66 rows,
+// spread evenly with both ends, where the whole would be more than 2^26 pairs.
+void check_disjoint(const Plan& plan) {
+  const Problem& p = plan.problem;
+  const int64_t pairs = p.batch * p.heads * p.nq * p.nk;
+  const int64_t step = pairs <= int64_t(1) << 26 ? 1 : std::max<int64_t>(1, p.nq / 65);
+  std::vector<PairRows> rows;
+  for (const Branch& b : plan.branches) rows.emplace_back(p, b);
+  std::vector<uint64_t> seen(size_t((p.nk + 63) / 64));
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.nq; i = i + step < p.nq || i == p.nq - 1 ? i + step : p.nq - 1) {
+        std::fill(seen.begin(), seen.end(), 0);
+        for (size_t n = 0; n < rows.size(); ++n)
+          add_tokens(p, plan.branches[n], rows[n].row(b, h, i), &seen, [&](int64_t t) {
+            throw Error(fmt::format(
+                "plan: branches under one softmax overlap: query {} of head {} reads key {} twice",
+                i, h, t));
+          });
+      }
+}
+
+}  // namespace
+
+void check_form(const Plan& plan) {
+  const Problem& p = plan.problem;
+  p.check();
+  const size_t n = plan.branches.size();
+  if (n < 1 || n > 4) throw Error(fmt::format("plan: 1 to 4 branches, got {}", n));
+  if (plan.combine == Combine::only && n != 1)
+    throw Error(fmt::format("plan: {} branches need 'same' or 'gated'", n));
+  for (size_t i = 0; i < n; ++i) Checker(p, plan.branches[i], i).check();
+  if (plan.combine == Combine::same) {
+    const Norm& first = plan.branches[0].norm;
+    for (const Branch& b : plan.branches)
+      if (b.norm.kind != first.kind || b.norm.sink != first.sink)
+        throw Error("plan: branches under one softmax must share their norm");
+  }
+  if (plan.combine == Combine::gated) {
+    const View& g = plan.gate.view;
+    if (!g || g.dtype != DType::f32 || g.size[0] != p.batch || g.size[1] != p.heads ||
+        g.size[2] != p.nq || g.size[3] != int64_t(n))
+      throw Error(fmt::format("plan: gate {}; accepted: f32[{},{},{},{}]", g ? g.shape() : "none",
+                              p.batch, p.heads, p.nq, n));
+  }
+}
+
+void Plan::validate() const {
+  check_form(*this);
+  if (combine == Combine::same) check_disjoint(*this);
+}
+
+}  // namespace regard

@@ -25,12 +25,14 @@ struct RunArgs {
   bool force = false, verbose = false;
 };
 
-// Pairs by [layer * heads + head], summed over all micro-batches.
+// Query-key pairs by [layer][head], summed over all micro-batches; rows of layers that hold no
+// attention stay empty.
 struct PairCounts {
-  int64_t layers = 0, heads = 0;
-  std::vector<double> kept, causal;
+  std::vector<std::vector<double>> kept, causal;
   double tile_pairs = 0;  // pairs in the tiles touched: what a kernel multiplies
   double density() const;
+  double tile_density() const;
+  double at(int64_t layer, int64_t head) const;  // density; NaN where nothing was counted
 };
 
 struct Row {
@@ -39,7 +41,6 @@ struct Row {
   std::vector<double> prefill_s, attention_s, plan_s;  // one entry a repeat
   double peak_mib = 0;
   PairCounts pairs;
-  double tile_density = 0;
   double loss = 0, loss_rise = 0, kl = 0, top1 = 0;
   bool scored = false, compared = false;  // compared: rise, kl and top1 against exact are known
   int64_t calls = 0;                      // attention nodes a pass

@@ -163,7 +163,7 @@ ggml::Control& load_plugin(const std::string& path) {
   }
   void* entry = ggml_backend_reg_get_proc_address(reg, "regard_control");
   if (!entry) throw Error("run: the loaded plug-in has no 'regard_control': it is of another version");
-  return *reinterpret_cast<ggml::Control* (*)()>(entry)();
+  return *static_cast<ggml::Control*>(entry);
 }
 
 Model::Model(const std::string& path, bool verbose) {

@@ -2,68 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
+
+#include "regard/plan.h"
 
 namespace regard::cli {
-namespace {
-
-std::shared_ptr<const IndexList> head_list(const IndexList& all, int64_t head, int64_t heads) {
-  auto one = std::make_shared<IndexList>();
-  one->batch = all.batch;
-  one->heads = 1;
-  one->rows = all.rows;
-  one->cols = all.cols;
-  one->bq = all.bq;
-  one->bk = all.bk;
-  one->start.push_back(0);
-  for (int64_t b = 0; b < all.batch; ++b) {
-    const int64_t first = all.row_id(b, head, 0, heads);
-    for (int64_t r = first; r < first + all.rows; ++r) {
-      one->index.insert(one->index.end(), all.index.begin() + all.start[r],
-                        all.index.begin() + all.start[r + 1]);
-      one->start.push_back(int64_t(one->index.size()));
-    }
-  }
-  return one;
-}
-
-std::shared_ptr<const BitMask> head_mask(const BitMask& all, int64_t head) {
-  auto one = std::make_shared<BitMask>();
-  one->batch = all.batch;
-  one->nq = all.nq;
-  one->nk = all.nk;
-  for (int64_t b = 0; b < all.batch; ++b) {
-    const uint64_t* first = all.row(b, head, 0);
-    one->words.insert(one->words.end(), first, first + all.nq * all.words_per_row());
-  }
-  return one;
-}
-
-}  // namespace
-
-Plan head_plan(const Plan& plan, int64_t head) {
-  Plan one;
-  one.problem = plan.problem;
-  one.problem.heads = one.problem.kv_heads = 1;
-  one.combine = plan.branches.size() > 1 ? Combine::same : Combine::only;
-  one.lowered = plan.lowered;
-  for (const Branch& b : plan.branches) {
-    Branch mine;
-    mine.source = b.source;
-    mine.cover = b.cover;
-    mine.rule = b.rule;
-    if (b.cover.list) mine.cover.list = head_list(*b.cover.list, head, plan.problem.heads);
-    if (b.rule.mask && b.rule.mask->heads > 1) mine.rule.mask = head_mask(*b.rule.mask, head);
-    one.branches.push_back(std::move(mine));
-  }
-  return one;
-}
-
-bool shared_by_heads(const Plan& plan) {
-  return std::all_of(plan.branches.begin(), plan.branches.end(), [](const Branch& b) {
-    return (!b.cover.list || b.cover.list->heads == 1) && (!b.rule.mask || b.rule.mask->heads == 1);
-  });
-}
 
 void Watch::begin(bool count_pairs) {
   *this = Watch();
@@ -82,22 +24,24 @@ void Watch::add(const ggml::Node& node) {
 }
 
 void Watch::count(const ggml::Node& node) {
-  const int64_t heads = node.plan->problem.heads;
-  const int64_t layer = std::max(0, node.layer);  // unnamed caches are counted with layer 0
-  pairs_.heads = std::max(pairs_.heads, heads);
-  if (layer >= pairs_.layers) {
-    pairs_.layers = layer + 1;
-    pairs_.kept.resize(pairs_.layers * pairs_.heads);
-    pairs_.causal.resize(pairs_.layers * pairs_.heads);
+  const size_t heads = size_t(node.plan->problem.heads);
+  const size_t layer = size_t(std::max(0, node.layer));  // unnamed caches are counted with layer 0
+  if (layer >= pairs_.kept.size()) {
+    pairs_.kept.resize(layer + 1);
+    pairs_.causal.resize(layer + 1);
   }
-  const bool shared = shared_by_heads(*node.plan);
-  Cost c;
-  for (int64_t h = 0; h < heads; ++h) {
-    if (h == 0 || !shared) c = cost(head_plan(*node.plan, h));
-    pairs_.kept[layer * pairs_.heads + h] += c.pairs;
-    pairs_.causal[layer * pairs_.heads + h] += c.causal_pairs;
-    pairs_.tile_pairs += c.tile_pairs;
+  std::vector<double>&kept = pairs_.kept[layer], &causal = pairs_.causal[layer];
+  kept.resize(std::max(kept.size(), heads));
+  causal.resize(std::max(causal.size(), heads));
+  const Cost c = cost(*node.plan);
+  for (size_t h = 0; h < heads; ++h) {
+    kept[h] += c.head_pairs[h];
+    causal[h] += c.causal_pairs / double(heads);
   }
+  pairs_.tile_pairs += c.tile_pairs;
+  const Branch& b = node.plan->branches.front();
+  if (b.rule.causal && !b.rule.mask && b.rule.window.unlimited() && b.cover.kind == CoverKind::all)
+    global_.insert(node.layer);
 }
 
 }  // namespace regard::cli

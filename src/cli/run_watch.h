@@ -1,18 +1,13 @@
 // What every attention node of a pass did: seconds, pairs, refusals. Layer: cli.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
 
 #include "cli/run.h"
 #include "control.h"
-#include "regard/plan.h"
 
 namespace regard::cli {
-
-// The plan of one query head alone, without scores and gates: for counting its pairs.
-Plan head_plan(const Plan& plan, int64_t head);
-// No list or mask differs between heads, so one head's counts hold for all.
-bool shared_by_heads(const Plan& plan);
 
 class Watch {
  public:
@@ -27,6 +22,8 @@ class Watch {
   int64_t calls() const { return calls_; }
   const std::map<std::string, int64_t>& exact_calls() const { return exact_calls_; }
   const PairCounts& pairs() const { return pairs_; }
+  // Layers whose exact plan reads every causal pair: no window, one sequence.
+  const std::set<int>& global_layers() const { return global_; }
 
  private:
   void count(const ggml::Node& node);
@@ -36,6 +33,7 @@ class Watch {
   int64_t calls_ = 0;
   std::map<std::string, int64_t> exact_calls_;
   PairCounts pairs_;
+  std::set<int> global_;
 };
 
 }  // namespace regard::cli

@@ -52,11 +52,11 @@ struct Rule {
 // logit = cap(scale * q.k) + alibi + bias_scale[h] * bias + key_bias
 // cap(x) = softcap * tanh(x / softcap)
 struct Score {
-  float softcap = 0;              // 0 = off
-  std::vector<float> alibi;       // per query head: adds -slope * |pos_q - pos_k|; empty = off
-  Tensor bias;                    // [B|1, heads|1, nq, nk] f32, f16 or bf16; -inf forbids the pair
-  std::vector<float> bias_scale;  // per query head; empty = 1
-  Tensor key_bias;                // [B|1, kv_heads|1, 1, nk] f32: a key's log-weight
+  float softcap = 0;           // 0 = off
+  std::vector<float> alibi{};  // per query head: adds -slope * |pos_q - pos_k|; empty = off
+  Tensor bias{};               // [B|1, heads|1, nq, nk] f32, f16 or bf16; -inf forbids the pair
+  std::vector<float> bias_scale{};  // per query head; empty = 1
+  Tensor key_bias{};                // [B|1, kv_heads|1, 1, nk] f32: a key's log-weight
 };
 
 enum class NormKind : uint8_t {
@@ -67,8 +67,8 @@ enum class NormKind : uint8_t {
 };
 struct Norm {
   NormKind kind = NormKind::softmax;
-  std::vector<float> sink;  // softmax_sink: per query head, not scaled
-  float shift = 0;          // sigmoid
+  std::vector<float> sink{};  // softmax_sink: per query head, not scaled
+  float shift = 0;            // sigmoid
 };
 
 struct Branch {

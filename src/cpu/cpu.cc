@@ -92,14 +92,14 @@ std::string refusal(const Work& w) {
              ", not f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl";
     }
   }
-  if (w.finish && !plain(w.out.out.dtype)) {
-    return std::string("out is ") + info(w.out.out.dtype).name + ", not f32, f16, bf16";
+  const auto writable = [&](DType t) { return plain(t) || t == DType::f64; };
+  if (w.finish && !writable(w.out.out.dtype)) {
+    return std::string("out is ") + info(w.out.out.dtype).name + ", not f64, f32, f16, bf16";
   }
-  if (w.finish && w.out.lse && w.out.lse.dtype != DType::f32) return "lse is not f32";
   if (w.out.column_mass) return "column mass is the reference's";
   if (w.problem.dk > 576 || w.problem.dv > 576) return "head sizes above 576";
-  if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
   if (b.source.kind == SourceKind::pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
+  if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
   return "";
 }
 

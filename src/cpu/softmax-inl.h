@@ -13,6 +13,18 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
+// Once a score is +inf, the +inf scores share all the weight (merge_scales says the same).
+inline void InfiniteRow(float* HWY_RESTRICT s, int vecs, VF* total) {
+  const DF d;
+  for (int v = 0; v < vecs; ++v) {
+    const VF x = hn::Load(d, s + v * kLanes);
+    const VF p = hn::IfThenElse(hn::Lt(x, hn::Set(d, kInf)), hn::Zero(d),
+                                hn::Min(x, hn::Set(d, 1.0f)));
+    hn::Store(hn::IfThenElse(hn::Eq(x, x), p, x), d, s + v * kLanes);  // NaN stays
+    *total = hn::Add(*total, hn::Load(d, s + v * kLanes));
+  }
+}
+
 // Turns scores s[vecs] into weights 2^(s - max), moves the row's maximum, its sum (kept as a vector)
 // and its accumulator o[width]. NaN scores make NaN weights and leave other rows alone.
 HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int vecs, float* HWY_RESTRICT max,
@@ -31,6 +43,11 @@ HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int vecs, float* HWY_RESTRICT 
       }
     }
     *max = higher;
+  }
+  if (*max == kInf) {
+    InfiniteRow(s, vecs, &total);
+    hn::Store(total, d, sum);
+    return;
   }
   // A row that has met no key yet has nothing to subtract: -inf - -inf would be NaN.
   const VF base = hn::Set(d, *max == -kInf ? 0.0f : *max);

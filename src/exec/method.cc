@@ -81,7 +81,9 @@ const Record& find_method(const std::string& name) {
 }
 
 void add_method(Record record) {
-  const auto word = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; };
+  const auto word = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  };
   if (record.name.empty() || !std::all_of(record.name.begin(), record.name.end(), word))
     throw Error(fmt::format("add method '{}': a name is made of a-z, 0-9 and _", record.name));
   if (!record.plan || !record.make_params)
@@ -142,8 +144,7 @@ std::string refusal(const Method& m, const Inputs& x) {
   if (needs(r, "square") && (x.problem.nq != x.problem.nk || x.problem.offset != 0))
     return fmt::format("needs all queries at once (nq = nk, offset 0), got {} offset {}",
                        x.problem.str(), x.problem.offset);
-  if (needs(r, "single") && !x.problem.cu_q.empty())
-    return "needs one sequence, not packed ones";
+  if (needs(r, "single") && !x.problem.cu_q.empty()) return "needs one sequence, not packed ones";
   if (needs(r, "weights"))
     for (const Param& p : r.params)
       if (std::holds_alternative<Tensor>(p.value) && !m.values.count(p.name))
@@ -157,7 +158,8 @@ Plan make_plan(const Method& m, const Inputs& x, const Ctx& ctx) {
     throw Error(fmt::format("method {}: {}", m.record->name, why));
   const std::shared_ptr<void> params = m.record->make_params();
   for (const Param& p : m.record->params)
-    if (const auto it = m.values.find(p.name); it != m.values.end()) p.set(params.get(), it->second);
+    if (const auto it = m.values.find(p.name); it != m.values.end())
+      p.set(params.get(), it->second);
   Plan plan = m.record->plan(ctx, x, params.get());
   for (Branch& b : plan.branches) apply_model(x, &b);
   check_form(plan);

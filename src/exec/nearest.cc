@@ -17,8 +17,8 @@ size_t distance(const std::string& a, const std::string& b) {
         continue;
       }
       const bool same = a[i - 1] == b[j - 1];
-      best = std::min({d[(i - 1) * n + j] + 1, d[i * n + j - 1] + 1,
-                       d[(i - 1) * n + j - 1] + (same ? 0 : 1)});
+      best = std::min(
+          {d[(i - 1) * n + j] + 1, d[i * n + j - 1] + 1, d[(i - 1) * n + j - 1] + (same ? 0 : 1)});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         best = std::min(best, d[(i - 2) * n + j - 2] + 1);
     }
@@ -33,9 +33,8 @@ std::vector<std::string> nearest(const std::string& word, std::vector<std::strin
     const bool begins = !word.empty() && (name.starts_with(word) || word.starts_with(name));
     return begins ? 0 : distance(word, name);
   };
-  std::stable_sort(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
-    return cost(a) < cost(b);
-  });
+  std::stable_sort(names.begin(), names.end(),
+                   [&](const std::string& a, const std::string& b) { return cost(a) < cost(b); });
   if (names.size() > count) names.resize(count);
   return names;
 }

@@ -116,22 +116,22 @@ Value checked_value(const std::string& method, const Param& p, const Value& valu
 }
 
 std::string text_of(const Value& value) {
-  return std::visit(Visitor{[](bool x) -> std::string { return x ? "true" : "false"; },
-                            [](int64_t x) { return fmt::format("{}", x); },
-                            [](double x) { return number(x); },
-                            [](const std::string& x) { return x; },
-                            [](const Tensor& x) {
-                              return x ? "<" + x.view.shape() + ">" : std::string("none");
-                            }},
-                    value);
+  return std::visit(
+      Visitor{[](bool x) -> std::string { return x ? "true" : "false"; },
+              [](int64_t x) { return fmt::format("{}", x); }, [](double x) { return number(x); },
+              [](const std::string& x) { return x; },
+              [](const Tensor& x) {
+                return x ? fmt::format("<{}>", x.view.shape()) : std::string("none");
+              }},
+      value);
 }
 
 const char* Param::type() const {
-  return std::visit(Visitor{[](bool) { return "bool"; }, [](int64_t) { return "int"; },
-                            [](double) { return "float"; },
-                            [](const std::string&) { return "string"; },
-                            [](const Tensor&) { return "tensor"; }},
-                    value);
+  return std::visit(
+      Visitor{[](bool) { return "bool"; }, [](int64_t) { return "int"; },
+              [](double) { return "float"; }, [](const std::string&) { return "string"; },
+              [](const Tensor&) { return "tensor"; }},
+      value);
 }
 
 }  // namespace regard

@@ -20,21 +20,22 @@ struct TilesAndColumns {
   IndexList columns;  // the same rows, single keys
 };
 
-// The tokens that MInference's index builder and kernel read for the best `columns` keys and the best
-// `diagonals` offsets. For 64 queries at positions [e - 64, e):
+// The tokens that MInference's index builder and kernel read for the best `columns` keys and the
+// best `diagonals` offsets. For 64 queries at positions [e - 64, e):
 //  - offset o stands for the 64 keys [max(e - o, 64) - 64, max(e - o, 64)); offsets are walked from
 //    far to near; a range that starts within 64 keys of the last one's end lengthens it by 64,
 //    otherwise it opens a new one; offsets of e and more are skipped;
-//  - a chosen key that lies in no range but below the next one is read by itself; keys past the last
+//  - a chosen key that lies in no range but below the next one is read by itself; keys past the
+//  last
 //    range are dropped.
 // Causality comes on top. Both budgets are cut to the keys that the last query sees; ties go to the
 // lower key and the nearer diagonal.
 TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate::VerticalSlash& s,
                                int64_t columns, int64_t diagonals);
 
-// Single keys that make the band [-left, right] with its first `sink` keys into Longformer's pattern,
-// as one list a query: tokens of `global` (positions; those below `sink` are global as well) see
-// every key and are seen by every query. left, right: -1 is unlimited.
+// Single keys that make the band [-left, right] with its first `sink` keys into Longformer's
+// pattern, as one list a query: tokens of `global` (positions; those below `sink` are global as
+// well) see every key and are seen by every query. left, right: -1 is unlimited.
 IndexList global_tokens(const Problem& p, const Window& band, const std::vector<int64_t>& global);
 
 // Positions in a tensor of any shape; Error unless each is a whole number in [0, nk).

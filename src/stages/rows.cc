@@ -84,8 +84,8 @@ void ProbabilityRows::run(const matrix::Packed& keys, int64_t b, int64_t h, int6
   int64_t end = 0;  // keys past every row's range need no product
   for (int64_t i = first; i < first + count; ++i) end = std::max<int64_t>(end, ranges_.hi[i]);
   for (int64_t panel = 0; panel < matrix::panels(end); ++panel)
-    matrix::multiply(q.data(), count, x_.problem.dk, keys.panel(panel),
-                     p + panel * matrix::kPanel, stride);
+    matrix::multiply(q.data(), count, x_.problem.dk, keys.panel(panel), p + panel * matrix::kPanel,
+                     stride);
   for (int64_t i = 0; i < count; ++i) finish(b, h, first + i, p + i * stride);
 }
 

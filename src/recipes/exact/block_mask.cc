@@ -24,8 +24,9 @@ REGARD_DEFINE_RECIPE(block_mask) {
           .family = "exact",
           .paper = "Dao et al., FlashAttention, NeurIPS 2022, arXiv 2205.14135, section 3.3",
           .year = 2022,
-          .summary = "A mask of tiles says which tiles of keys each tile of queries reads. Inside the "
-                     "kept tiles attention is exact, causality included.",
+          .summary =
+              "A mask of tiles says which tiles of keys each tile of queries reads. Inside the "
+              "kept tiles attention is exact, causality included.",
           .when = "When the sparsity is known beforehand: trained block patterns, documents, masks "
                   "from another tool.",
           .cost = "Kept tiles only. A row of tiles that keeps nothing gives output 0 and lse -inf.",

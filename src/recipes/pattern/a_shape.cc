@@ -24,15 +24,17 @@ REGARD_DEFINE_RECIPE(a_shape) {
           .paper = "Jiang et al., MInference 1.0, NeurIPS 2024, arXiv 2407.02490; Xiao et al., "
                    "StreamingLLM, ICLR 2024, arXiv 2309.17453",
           .year = 2024,
-          .summary = "Every query reads the first `init` tokens and the `local` tokens that end with "
-                     "itself. The first tokens take the attention that has nowhere to go; without "
-                     "them a plain window loses its fluency.",
+          .summary =
+              "Every query reads the first `init` tokens and the `local` tokens that end with "
+              "itself. The first tokens take the attention that has nowhere to go; without "
+              "them a plain window loses its fluency.",
           .when = "Streams without end, and heads that only look nearby. Whatever lies between the "
                   "first tokens and the window is never read, so facts in the middle are lost.",
           .cost = "No planning. At most (init + local) keys a query: linear in the length.",
-          .differs = "The authors' kernel pads head sizes that are no power of two with zeros and "
-                     "then scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape "
-                     "variant (dense last queries) is not part of this method.",
+          .differs =
+              "The authors' kernel pads head sizes that are no power of two with zeros and "
+              "then scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape "
+              "variant (dense last queries) is not part of this method.",
           .needs = {"causal"},
           .prefix = true,
           .twin = "local=1e9",

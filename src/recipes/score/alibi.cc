@@ -13,10 +13,9 @@ struct Params {
 
 Plan plan(const Ctx&, const Inputs& x, const Params& p) {
   const int64_t heads = x.problem.heads;
-  const SlopeRule rule =
-      p.rule == "geometric" ? SlopeRule::geometric : SlopeRule::nearest_power;
-  const auto slopes = p.slopes ? per_head("ALiBi slopes", heads, p.slopes)
-                               : alibi_slopes(heads, p.max_bias, rule);
+  const SlopeRule rule = p.rule == "geometric" ? SlopeRule::geometric : SlopeRule::nearest_power;
+  const auto slopes =
+      p.slopes ? per_head("ALiBi slopes", heads, p.slopes) : alibi_slopes(heads, p.max_bias, rule);
   return Plan::all(x.problem).score({.alibi = scaled(slopes, p.strength)});
 }
 
@@ -30,14 +29,16 @@ REGARD_DEFINE_RECIPE(alibi) {
           .family = "score",
           .paper = "Press, Smith, Lewis, Train Short, Test Long, ICLR 2022, arXiv 2108.12409",
           .year = 2022,
-          .summary = "Each head lowers a logit by its slope times the distance between query and key, "
-                     "instead of position embeddings. Slopes fall geometrically over the heads.",
+          .summary =
+              "Each head lowers a logit by its slope times the distance between query and key, "
+              "instead of position embeddings. Slopes fall geometrically over the heads.",
           .when = "Models trained with it (BLOOM, MPT, MosaicBERT, where it is symmetric).",
           .cost = "Dense; one multiply-add a pair.",
-          .differs = "The authors add slope * key position, which is the same softmax; their lse "
-                     "differs by slope * query position. For head counts that are no power of two "
-                     "they append every second slope of the doubled count (nearest_power); FlashBias "
-                     "uses one geometric series (geometric).",
+          .differs =
+              "The authors add slope * key position, which is the same softmax; their lse "
+              "differs by slope * query position. For head counts that are no power of two "
+              "they append every second slope of the doubled count (nearest_power); FlashBias "
+              "uses one geometric series (geometric).",
           .prefix = true,
           .twin = "strength=0",
       },

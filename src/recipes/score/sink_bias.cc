@@ -24,16 +24,19 @@ REGARD_DEFINE_RECIPE(sink_bias) {
           .name = "sink_bias",
           .title = "Attention sink as a learned logit",
           .family = "score",
-          .paper = "OpenAI, gpt-oss model card, 2025, arXiv 2508.10925; Gu et al., When Attention Sink "
-                   "Emerges, ICLR 2025, arXiv 2410.10781",
+          .paper =
+              "OpenAI, gpt-oss model card, 2025, arXiv 2508.10925; Gu et al., When Attention Sink "
+              "Emerges, ICLR 2025, arXiv 2410.10781",
           .year = 2025,
-          .summary = "One more logit per query head joins the softmax's denominator and has no value, "
-                     "so a head may attend to nothing: weights sum to sigmoid(lse - logit).",
+          .summary =
+              "One more logit per query head joins the softmax's denominator and has no value, "
+              "so a head may attend to nothing: weights sum to sigmoid(lse - logit).",
           .when = "Models trained with it (gpt-oss). logit=0 is 'softmax plus one'.",
           .cost = "Dense; nothing on top.",
-          .differs = "The logit is neither scaled nor capped, as in the authors' code. The key-bias, "
-                     "value-bias and no-normaliser variants of the second paper are not part of this "
-                     "method.",
+          .differs =
+              "The logit is neither scaled nor capped, as in the authors' code. The key-bias, "
+              "value-bias and no-normaliser variants of the second paper are not part of this "
+              "method.",
           .prefix = true,
           .twin = "logit=-inf",
       },

@@ -5,9 +5,9 @@
 // the antidiagonal of the S x S square:  A[i][j] = sum_t q[i S + S - 1 - t] . k[j S + t].
 // Tokens past an end count as zero vectors.
 //
-// Causal: group j is visible to group i when its first key is visible to i's last query. For offsets
-// that are multiples of S this is the paper's j <= i + offset / S: the square on the diagonal is
-// taken whole and looks up to S - 1 tokens ahead (for choosing tiles only).
+// Causal: group j is visible to group i when its first key is visible to i's last query. For
+// offsets that are multiples of S this is the paper's j <= i + offset / S: the square on the
+// diagonal is taken whole and looks up to S - 1 tokens ahead (for choosing tiles only).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -65,16 +65,14 @@ class Antidiagonal {
     const int64_t groups = g1 - g0, seen = matrix::panels(visible(g1 - 1));
     queries_.assign(size_t(p_.batch * p_.heads * groups * depth_), 0.0f);
     logits_.resize(size_t(p_.batch * p_.heads * groups * line_));
-    parallel_for(p_.batch * p_.heads, ctx_.threads, [&](int64_t bh, int) {
-      load_queries(bh / p_.heads, bh % p_.heads, g0, groups);
-    });
+    parallel_for(p_.batch * p_.heads, ctx_.threads,
+                 [&](int64_t bh, int) { load_queries(bh / p_.heads, bh % p_.heads, g0, groups); });
     parallel_for(p_.batch * p_.kv_heads * seen, ctx_.threads, [&](int64_t item, int) {
       products(item / seen / p_.kv_heads, item / seen % p_.kv_heads, item % seen, groups);
     });
     const int64_t tiles = ceil_div(groups, per_tile_);
-    parallel_for(p_.batch * p_.heads * tiles, ctx_.threads, [&](int64_t item, int) {
-      sum_tile_row(item / tiles, g0, item % tiles, groups);
-    });
+    parallel_for(p_.batch * p_.heads * tiles, ctx_.threads,
+                 [&](int64_t item, int) { sum_tile_row(item / tiles, g0, item % tiles, groups); });
   }
 
   void load_queries(int64_t b, int64_t h, int64_t g0, int64_t groups) {
@@ -136,9 +134,10 @@ BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride)
   const StageTimer timer(ctx, "estimate.antidiagonal");
   need_one_sequence(x.problem, "antidiagonal");
   if (stride < 1 || block < stride || block % stride != 0)
-    throw Error(fmt::format("antidiagonal: block {} and stride {}; accepted: a block that is a "
-                            "multiple of the stride",
-                            block, stride));
+    throw Error(
+        fmt::format("antidiagonal: block {} and stride {}; accepted: a block that is a "
+                    "multiple of the stride",
+                    block, stride));
   return Antidiagonal(ctx, x, block, stride).run();
 }
 

@@ -50,8 +50,7 @@ BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk) {
       for (int64_t c0 = 0; c0 < out.cols; c0 += matrix::kPanel) {
         const int64_t n = std::min(matrix::kPanel, out.cols - c0);
         matrix::pack_panel(&keys[c0 * p.dk], n, p.dk, panel.data());
-        matrix::multiply(queries.data(), out.rows, p.dk, panel.data(), dots.data(),
-                         matrix::kPanel);
+        matrix::multiply(queries.data(), out.rows, p.dk, panel.data(), dots.data(), matrix::kPanel);
         for (int64_t r = 0; r < out.rows; ++r) {
           const int64_t last = p.offset + std::min((r + 1) * int64_t(bq), p.nq) - 1;
           for (int64_t c = c0; c < c0 + n; ++c)

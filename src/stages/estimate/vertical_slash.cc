@@ -1,6 +1,6 @@
 // MInference's probe (arXiv 2407.02490, algorithm 2): the exact attention of the strip's last
-// queries, summed down columns and along diagonals. Short diagonals near the corner have fewer terms
-// and are not normalised.
+// queries, summed down columns and along diagonals. Short diagonals near the corner have fewer
+// terms and are not normalised.
 #include <algorithm>
 
 #include "core/parallel.h"

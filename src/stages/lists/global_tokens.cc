@@ -17,8 +17,8 @@ IndexList global_tokens(const Problem& p, const Window& band, const std::vector<
   local.cover.band = band;
   const RowRanges inside = row_ranges(p, local);
   const auto is_global = [&](int64_t position) {
-    return position >= 0 && (position < band.sink ||
-                             std::binary_search(global.begin(), global.end(), position));
+    return position >= 0 &&
+           (position < band.sink || std::binary_search(global.begin(), global.end(), position));
   };
   IndexList out;
   out.rows = p.nq;
@@ -53,9 +53,10 @@ std::vector<int64_t> positions(const Problem& p, const Tensor& tokens) {
         read_row(v, a, b, c, row.data());
         for (double x : row) {
           if (!(x >= 0 && x < double(p.nk) && x == std::floor(x)))
-            throw Error(fmt::format("global tokens: {} is no position; accepted: whole numbers in "
-                                    "[0, {})",
-                                    x, p.nk));
+            throw Error(
+                fmt::format("global tokens: {} is no position; accepted: whole numbers in "
+                            "[0, {})",
+                            x, p.nk));
           out.push_back(int64_t(x));
         }
       }

@@ -15,8 +15,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Sets columns [first(r), last(r)] of every row, cut to what exists.
 template <class First, class Last>
 TileBits columns(const Problem& p, int bq, int bk, const First& first, const Last& last) {
-  if (bq < 1 || bk < 1)
-    throw Error(fmt::format("tiles {}x{}; accepted: positive sizes", bq, bk));
+  if (bq < 1 || bk < 1) throw Error(fmt::format("tiles {}x{}; accepted: positive sizes", bq, bk));
   need_one_sequence(p, "tiles");
   TileBits out(1, 1, ceil_div(p.nq, bq), ceil_div(p.nk, bk));
   for (int64_t r = 0; r < out.rows; ++r)
@@ -52,8 +51,7 @@ TileBits sink(const Problem& p, int bq, int bk, int64_t tokens) {
 
 TileBits diagonal(const Problem& p, int bq, int bk) {
   return columns(
-      p, bq, bk,
-      [&](int64_t r) { return column_of(std::max<int64_t>(0, p.offset + r * bq), bk); },
+      p, bq, bk, [&](int64_t r) { return column_of(std::max<int64_t>(0, p.offset + r * bq), bk); },
       [&](int64_t r) { return column_of(last_position(p, bq, r), bk); });
 }
 

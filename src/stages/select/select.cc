@@ -127,11 +127,10 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
     if (forced)
       for (int64_t i = 0; i < together * scores.cols; ++i)
         at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) {
-          is_forced[i] =
-              forced->get(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r, c);
+          is_forced[i] = forced->get(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r, c);
         });
-    const Competition competition(&scores.s[first * scores.cols], together * scores.cols,
-                                  is_forced, how);
+    const Competition competition(&scores.s[first * scores.cols], together * scores.cols, is_forced,
+                                  how);
     competition.run([&](int64_t i) {
       at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) { out.set(b, h, r, c); });
     });
@@ -144,8 +143,7 @@ std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
   for (int64_t i = 0; i < n; ++i)
     if (rank_of(scores[i]) != -kInf) out.push_back(i);
   if (k < int64_t(out.size())) {
-    std::nth_element(out.begin(), out.begin() + std::max<int64_t>(k, 0), out.end(),
-                     Better{scores});
+    std::nth_element(out.begin(), out.begin() + std::max<int64_t>(k, 0), out.end(), Better{scores});
     out.resize(size_t(std::max<int64_t>(k, 0)));
   }
   std::sort(out.begin(), out.end());

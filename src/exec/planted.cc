@@ -13,13 +13,13 @@
 namespace regard {
 namespace {
 
-constexpr int64_t kSinks = 4;      // StreamingLLM keeps four tokens
-constexpr int64_t kSegment = 64;   // tokens a segment of the band, and a block of heavy_tail
-constexpr int64_t kStride = 32;    // of the grid
+constexpr int64_t kSinks = 4;     // StreamingLLM keeps four tokens
+constexpr int64_t kSegment = 64;  // tokens a segment of the band, and a block of heavy_tail
+constexpr int64_t kStride = 32;   // of the grid
 constexpr int64_t kClusters = 16;
-constexpr int64_t kHeavy = 8;      // blocks of heavy_tail that the best mask keeps
-constexpr double kTail = 1.5;      // mass of the block of rank r is r^-1.5
-constexpr double kNoise = 0.5;     // beside a signal of about 1.2
+constexpr int64_t kHeavy = 8;   // blocks of heavy_tail that the best mask keeps
+constexpr double kTail = 1.5;   // mass of the block of rank r is r^-1.5
+constexpr double kNoise = 0.5;  // beside a signal of about 1.2
 
 // Counter-based random numbers: the value at (stream, counter) needs no other (the finaliser of
 // SplitMix64, Steele, Lea and Flood, OOPSLA 2014).
@@ -52,8 +52,8 @@ Random stream(uint64_t seed, Stream s, int64_t b, int64_t head) {
   return Random(seed, uint64_t(s) << 48 | uint64_t(b) << 24 | uint64_t(head));
 }
 
-// Every structure says the same two things: which code a key carries (or none, -1), and which codes a
-// query looks for. Codes are random signs, so different ones are orthogonal but for 1 / sqrt(dk).
+// Every structure says the same two things: which code a key carries (or none, -1), and which codes
+// a query looks for. Codes are random signs, so different ones are orthogonal but for 1 / sqrt(dk).
 struct Structure {
   std::function<int64_t(int64_t j)> carries;
   std::function<std::array<int64_t, 2>(int64_t pos)> seeks;  // pos: on the keys' axis; -1: none
@@ -127,7 +127,8 @@ Structure noise(const Problem&, const Random&) {
 }
 
 Structure sinks(const Problem&, const Random&) {
-  return {[](int64_t j) { return int64_t(j < kSinks ? 0 : -1); }, seek_one, nullptr, nullptr, kNoise};
+  return {[](int64_t j) { return int64_t(j < kSinks ? 0 : -1); }, seek_one, nullptr, nullptr,
+          kNoise};
 }
 
 struct Kind {
@@ -137,13 +138,15 @@ struct Kind {
 const std::vector<Kind>& kinds() {
   static const std::vector<Kind> all = {
       {{"band", "keys of the query's own segment of 64 tokens and of the one before"}, band},
-      {{"clusters", "every query and key belongs to one of 16 clusters at random; a query's pairs "
-                    "are the keys of its cluster"},
+      {{"clusters",
+        "every query and key belongs to one of 16 clusters at random; a query's pairs "
+        "are the keys of its cluster"},
        clusters},
       {{"grid", "keys at distances that are multiples of 32: no tile is better than another"},
        grid},
-      {{"heavy_tail", "blocks of 64 keys, the same for all queries; the block of rank r has mass "
-                      "near r^-1.5; the best mask keeps the 8 heaviest"},
+      {{"heavy_tail",
+        "blocks of 64 keys, the same for all queries; the block of rank r has mass "
+        "near r^-1.5; the best mask keeps the 8 heaviest"},
        heavy_tail},
       {{"mixed", "KV head h is band, clusters, grid, heavy_tail, needle, noise, sinks for h mod 7"},
        nullptr},

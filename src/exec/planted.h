@@ -2,9 +2,9 @@
 //
 // Random data is a poor stand-in for attention (spread evenly, so that any method looks bad), and
 // real tensors have no known answer. Here every planted pair of query and key has the logit
-// L = 4 + ln 2 * bit_width(nk) at scale 1 / sqrt(dk), every other pair noise of about L / sqrt(dk), so
-// nearly all of a row's mass lies on its planted pairs, and the best mask is known.
-// The same seed gives the same bits on every machine: integers, IEEE arithmetic, no libm.
+// L = 4 + ln 2 * bit_width(nk) at scale 1 / sqrt(dk), every other pair noise of about L / sqrt(dk),
+// so nearly all of a row's mass lies on its planted pairs, and the best mask is known. The same
+// seed gives the same bits on every machine: integers, IEEE arithmetic, no libm.
 #pragma once
 #include <cstdint>
 #include <functional>

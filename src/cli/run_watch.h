@@ -1,0 +1,39 @@
+// What every attention node of a pass did: seconds, pairs, refusals. Layer: cli.
+#pragma once
+#include <map>
+#include <set>
+#include <string>
+
+#include "cli/run.h"
+#include "control.h"
+
+namespace regard::cli {
+
+class Watch {
+ public:
+  // `count_pairs` also counts pairs by layer and head. That costs time on the computing thread, so
+  // own_seconds() is to be taken off the pass's wall clock.
+  void begin(bool count_pairs);
+  void add(const ggml::Node& node);
+
+  double attention_seconds() const { return attention_; }
+  double plan_seconds() const { return plan_; }
+  double own_seconds() const { return own_; }
+  int64_t calls() const { return calls_; }
+  const std::map<std::string, int64_t>& exact_calls() const { return exact_calls_; }
+  const PairCounts& pairs() const { return pairs_; }
+  // Layers whose exact plan reads every causal pair: no window, one sequence.
+  const std::set<int>& global_layers() const { return global_; }
+
+ private:
+  void count(const ggml::Node& node);
+
+  bool count_pairs_ = false;
+  double attention_ = 0, plan_ = 0, own_ = 0;
+  int64_t calls_ = 0;
+  std::map<std::string, int64_t> exact_calls_;
+  PairCounts pairs_;
+  std::set<int> global_;
+};
+
+}  // namespace regard::cli

@@ -19,7 +19,7 @@ inline Tensor random_tensor(Rng& g, std::array<int64_t, 4> size, DType t = DType
                             double sigma = 1) {
   Tensor out = make_tensor(t, size);
   std::normal_distribution<double> normal(0, sigma);
-  std::vector<double> row(size_t(size[3]));
+  std::vector<double> row(static_cast<size_t>(size[3]));
   for (int64_t a = 0; a < size[0]; ++a)
     for (int64_t b = 0; b < size[1]; ++b)
       for (int64_t c = 0; c < size[2]; ++c) {

@@ -29,21 +29,24 @@ struct Param {
   const char* type() const;  // "bool", "int", "float", "string", "tensor"
 };
 
+// Every member has an initializer, so that a record may name only the fields it has.
 struct Record {
-  std::string name, title, family;
-  std::string paper;  // authors, title, venue, arXiv id
+  std::string name{}, title{}, family{};
+  std::string paper{};  // authors, title, venue, arXiv id
   int year = 0;
   std::string phase = "any";  // "prefill", "decode", "train" or "any"
-  std::string summary;        // what it does, in plain words
-  std::string when;           // when to use it, and when not
-  std::string cost;           // what planning and running cost
-  std::string differs;        // where the authors' code and the paper differ, and what we follow
-  std::vector<std::string> needs;  // "causal", "square" (nq == nk, offset 0), "weights"
+  std::string summary{};      // what it does, in plain words
+  std::string when{};         // when to use it, and when not
+  std::string cost{};         // what planning and running cost
+  std::string differs{};      // where the authors' code and the paper differ, and what we follow
+  // "causal", "square" (nq == nk, offset 0), "single" (one sequence, not packed ones), "weights"
+  // (its tensor parameters must be given)
+  std::vector<std::string> needs{};
   bool prefix = false;  // output of a row depends on no later query or key (prefill == decode)
-  std::string twin;     // parameters at which the method equals exact attention: "threshold=2"
-  std::vector<Param> params;
-  std::function<std::shared_ptr<void>()> make_params;
-  std::function<Plan(const Ctx&, const Inputs&, const void* params)> plan;
+  std::string twin{};   // parameters at which the method equals exact attention: "threshold=2"
+  std::vector<Param> params{};
+  std::function<std::shared_ptr<void>()> make_params{};
+  std::function<Plan(const Ctx&, const Inputs&, const void* params)> plan{};
 };
 
 // One parameter of struct P. Numbers: inclusive range.

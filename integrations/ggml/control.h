@@ -1,5 +1,6 @@
 // How a program in the same process (regard run) steers and watches the plug-in. Both sides are
-// built together. Obtained with ggml_backend_reg_get_proc_address(reg, "regard_control").
+// built together. ggml_backend_reg_get_proc_address(reg, "regard_control") returns the Control* as
+// void*; it lives as long as the backend is loaded.
 #pragma once
 #include <functional>
 #include <string>
@@ -16,7 +17,8 @@ enum class Mode {
   method,  // Regard, the method where it applies, exact (with the reason) elsewhere
 };
 
-// One attention node, after it ran. References live only during the call.
+// One attention node, after it ran; where its sequences have different masks, one call for each of
+// them. References live only during the call.
 struct Node {
   int layer = -1;                  // from the name of the cache tensor behind K; -1: unknown
   const Inputs* inputs = nullptr;  // null in mode ggml
@@ -30,8 +32,8 @@ struct Node {
 class Control {
  public:
   virtual ~Control() = default;
-  // Takes effect at the next graph. Throws regard::Error for a bad spec. threads 0: the caller's
-  // (llama.cpp tells the backend), REGARD_THREADS or all cores.
+  // Takes effect at the next graph. Throws regard::Error for a bad spec. threads 0:
+  // REGARD_THREADS, else the caller's (llama.cpp tells the backend), else all cores.
   virtual void configure(Mode mode, const std::string& method_spec, int threads) = 0;
   // Called on the computing thread after every node; empty: nobody watches.
   virtual void observe(std::function<void(const Node&)> observer) = 0;

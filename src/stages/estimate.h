@@ -28,17 +28,22 @@ BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride)
 // Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal.
 BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk);
 
-// Column and diagonal sums of the softmax of the last `last` queries (MInference 1.0, arXiv
-// 2407.02490): vertical[b,h,j] over keys j; slash[b,h,o] over offsets o = pos_q - pos_k >= 0.
+// Column and diagonal sums of the exact probabilities of the strip's last `last` queries
+// (MInference 1.0, arXiv 2407.02490): vertical[b,h,j] over keys j; slash[b,h,o] over offsets o =
+// pos_q - pos_k.
 struct VerticalSlash {
-  int64_t batch = 0, heads = 0, nk = 0;
-  std::vector<float> vertical, slash;  // [batch, heads, nk]
+  int64_t batch = 0, heads = 0;
+  int64_t nk = 0;
+  int64_t offsets = 0;          // max(nk, offset + nq): nk unless queries sit past the last key
+  std::vector<float> vertical;  // [batch, heads, nk]
+  std::vector<float> slash;     // [batch, heads, offsets]
 };
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
 
-// Share of attention every tile gets: sum of exact probabilities over the pairs of the tile, from
-// a plan's own lse. [batch, heads, rows, cols]; rows of the result sum to the queries in the tile.
-// The yardstick for estimators and the pooled attention maps of the report; costs a QK product.
+// Attention that every tile gets: the sum of exact probabilities over its pairs, with the model's
+// score and norm. A row of the result sums to the queries of the tile row that see any key (less
+// what a sink took). The yardstick for estimators and the pooled attention maps of the report;
+// costs a QK product.
 BlockScores block_mass(const Ctx& ctx, const Inputs& x, int bq, int bk);
 
 }  // namespace estimate

@@ -13,36 +13,45 @@ namespace regard {
 struct Selector {
   enum class Cut {
     top_k,      // the `amount` best
-    coverage,   // until the sum reaches amount * total
+    coverage,   // best first until their sum reaches amount * total
     threshold,  // every score > amount
   };
   enum class Scope { row, head, all };  // what competes: one row, a head's rows, everything
-  enum class Round { floor, ceil };     // of a fractional count
+  enum class Round { floor, ceil };     // top_k: of a fractional amount
   Cut cut = Cut::coverage;
   double amount = 0.9;
   Scope scope = Scope::row;
-  bool keep_crossing = true;         // coverage: the item that reaches the goal is kept
-  const TileBits* forced = nullptr;  // always kept
-  bool forced_counts = true;         // their score (coverage) or number (top_k) counts first
+  bool keep_crossing = true;  // coverage: the item that reaches the goal is kept
+  // Always kept. If they count, they are taken first: coverage starts from their sum, top_k and the
+  // limits below from their number. If not, the cut is made as if nothing were forced.
+  const TileBits* forced = nullptr;
+  bool forced_counts = true;
+  int64_t extra = 0;  // coverage with a goal above 0: items kept beyond the cut
   int64_t min_count = 0;
-  int64_t max_count = std::numeric_limits<int64_t>::max();
+  int64_t max_count = std::numeric_limits<int64_t>::max();  // does not drop forced items
   Round round = Round::floor;
 };
 
 // Ties: higher score first, then lower index (batch, head, row, column), so that every device
-// agrees to the bit. NaN counts as -inf. Scores of -inf are never kept unless forced. Sums are in
-// f64 in the sorted order.
+// agrees to the bit. NaN counts as -inf. Scores of -inf are never kept unless forced, and add
+// nothing to sums. Sums are in f64, forced items first (by index), then in the sorted order; the
+// total is summed by index.
 TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how);
 
-// Indices of the `k` best of `n` scores, ascending; same tie rule; items of +inf come first.
+// Indices of the `k` best of `n` scores, ascending; same rules, so fewer where scores are -inf.
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k);
 
-// Forced sets, for a problem cut into tiles bq x bk: head axis 1 (shared).
+// Forced sets, for a problem cut into tiles bq x bk: batch and head axis 1 (shared).
 namespace keep {
 TileBits none(const Problem& p, int bq, int bk);
 TileBits sink(const Problem& p, int bq, int bk, int64_t tokens);  // tiles with the first tokens
 TileBits diagonal(const Problem& p, int bq, int bk);  // tiles holding some query's own position
 TileBits causal(const Problem& p, int bq, int bk);    // tiles with at least one pair pos_k <= pos_q
+TileBits all(const Problem& p, int bq, int bk);
+// Whole rows of tiles whose first query sits before `position`.
+TileBits rows_before(const Problem& p, int bq, int bk, int64_t position);
+// From a tensor [1|batch, 1|heads, rows, cols]: everything but 0 is kept.
+TileBits given(const Problem& p, int bq, int bk, const Tensor& mask);
 }  // namespace keep
 
 }  // namespace regard

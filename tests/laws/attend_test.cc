@@ -111,7 +111,9 @@ TEST_P(Laws, DisjointBranchesUnderOneSoftmaxAreTheWhole) {
     const auto out2 = values(x.out), lse2 = values(x.lse);
     for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], out2[i], GetParam().tolerance);
     for (size_t i = 0; i < lse.size(); ++i)
-      if (lse[i] != lse2[i]) ASSERT_NEAR(lse[i], lse2[i], GetParam().tolerance);
+      if (lse[i] != lse2[i]) {
+        ASSERT_NEAR(lse[i], lse2[i], GetParam().tolerance);
+      }
   }
 }
 
@@ -176,7 +178,9 @@ TEST_P(Laws, SinkIsAKeyWithoutAValue) {
       const double a = norm.sink[row / size_t(x.p.nq) % size_t(x.p.heads)];
       const double share = lse[row] == -kInf ? 0 : 1 / (1 + std::exp(a - lse[row]));
       const double joint = lse[row] == -kInf ? a : lse[row] + std::log1p(std::exp(a - lse[row]));
-      if (joint != lse2[row]) ASSERT_NEAR(lse2[row], joint, GetParam().tolerance);
+      if (joint != lse2[row]) {
+        ASSERT_NEAR(lse2[row], joint, GetParam().tolerance);
+      }
       for (int64_t c = 0; c < x.p.dv; ++c) {
         const size_t e = row * size_t(x.p.dv) + size_t(c);
         ASSERT_NEAR(out2[e], share * out[e], GetParam().tolerance);

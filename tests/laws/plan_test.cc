@@ -110,7 +110,9 @@ TEST(Plan, PackedSequencesNeverMix) {
     const BitMask bits = expand(plan, 0);
     for_each_pair(plan, [&](int64_t b, int64_t h, int64_t i, int64_t j) {
       ASSERT_EQ(bits.get(b, h, i, j), allowed(plan, plan.branches[0], b, h, i, j));
-      if ((i < cut_q) != (j < cut_k)) ASSERT_FALSE(bits.get(b, h, i, j));
+      if ((i < cut_q) != (j < cut_k)) {
+        ASSERT_FALSE(bits.get(b, h, i, j));
+      }
     });
   }
 }
@@ -198,8 +200,8 @@ TEST(Plan, JsonRoundTripKeepsEveryField) {
     const int64_t keys = source_keys(p, plan.branches[0]);
     Score s;
     s.softcap = float(test::pick(g, 0, 2)) * 15;
-    s.bias = random_tensor(g, {1, p.heads, p.nq, keys});
-    s.key_bias = random_tensor(g, {p.batch, 1, 1, keys});
+    s.bias = test::random_tensor(g, {1, p.heads, p.nq, keys});
+    s.key_bias = test::random_tensor(g, {p.batch, 1, 1, keys});
     s.bias_scale.assign(size_t(p.heads), 0.5f);
     plan.score(s);
     Norm norm;

@@ -1,0 +1,71 @@
+# The two commands a newcomer needs: make demo, make test. Everything is made inside build/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test build models test-ggml test-asan docs format clean distclean \
+        bootstrap configure test-tools
+
+JOBS  ?= $(shell nproc)
+# Your own llama.cpp checkout instead of the pinned sources, such as make demo LLAMA=~/llama.cpp
+LLAMA ?=
+# Anything else for CMake, such as CMAKE_FLAGS=-DREGARD_CUDA=ON
+CMAKE_FLAGS ?=
+
+MODEL := build/models/SmolLM2-135M-Instruct.Q4_1.gguf
+TEXT  := build/models/debian-reference.txt
+PYTHON := build/venv/bin/python
+# llama.cpp takes minutes: a compiler cache, where there is one, makes a clean clone quick.
+LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_C_COMPILER_LAUNCHER=ccache \
+              -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F':[^#]*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+demo: build ## fetch, build, and run three sparse methods in a real model over a long document
+	build/bin/regard run $(MODEL) $(TEXT) --method a_shape --method vertical_slash \
+	  --method xattention --report build/demo.html --json build/demo.json
+
+test: build test-tools ## build what is missing and run every test
+	tools/bootstrap.sh test-packages
+	ctest --test-dir build --output-on-failure --no-tests=error
+
+build: configure ## everything the demo needs, without running it
+	ninja -C build -j $(JOBS)
+
+models: ## the optional second model, Gemma 3 270M with 32K context
+	tools/bootstrap.sh packages python gemma
+
+test-ggml: configure ## ggml's own suite for attention, all of it, against the plug-in
+	ninja -C build -j $(JOBS) ggml-regard test-backend-ops
+	$(PYTHON) tests/models/ggml_suite.py build/bin --refusals-max 200 --passes-min 5000
+
+test-asan: bootstrap ## the unit tests under the address and undefined-behaviour sanitizers
+	cmake -G Ninja -B build/asan -S . -DCMAKE_BUILD_TYPE=RelWithDebInfo -DREGARD_SANITIZE=ON \
+	  -DREGARD_GGML=OFF -DREGARD_PYTHON=OFF -DREGARD_CLI=OFF $(LAUNCHER) $(CMAKE_FLAGS)
+	ninja -C build/asan -j $(JOBS)
+	ctest --test-dir build/asan --output-on-failure --no-tests=error
+
+docs: build ## the generated pages, one a method
+	$(PYTHON) tools/make_docs.py build/bin/regard docs/methods
+
+format: ## clang-format on every C++ file
+	git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i
+
+clean: ## what was compiled; downloads stay
+	find build -mindepth 1 -maxdepth 1 ! -name venv ! -name deps ! -name models \
+	  -exec rm -rf {} + 2>/dev/null || true
+
+distclean: ## the whole of build/
+	rm -rf build
+
+bootstrap:
+	@tools/bootstrap.sh packages python $(if $(LLAMA),,llama) model document
+
+configure: bootstrap
+	@cmake -G Ninja -B build -S . -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+	  -DREGARD_LLAMA_CPP_DIR=$(abspath $(LLAMA)) $(LAUNCHER) $(CMAKE_FLAGS) >build/configure.log || \
+	  { cat build/configure.log; exit 1; }
+
+# llama.cpp's own programs, which only tests use.
+test-tools: configure
+	ninja -C build -j $(JOBS) test-backend-ops llama-bench

@@ -1,0 +1,77 @@
+// What a plan keeps, as lists, as bits of tiles, and as bits of pairs. Layer: plan.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace regard {
+
+// Index lists: compressed rows of key tiles, one row a (batch, head, tile of queries).
+struct IndexList {
+  static constexpr uint32_t kBoundary = 1u << 31;  // some pair inside the tile is not allowed
+
+  int64_t batch = 1;  // 1 (shared) or problem.batch
+  int64_t heads = 1;  // 1 (shared), problem.kv_heads or problem.heads
+  int64_t rows = 0;   // ceil(nq / bq): tile row r holds queries [r * bq, min((r + 1) * bq, nq))
+  int64_t cols = 0;   // ceil(nk / bk): tile column c holds keys [c * bk, min((c + 1) * bk, nk))
+  int32_t bq = 0;
+  int32_t bk = 0;               // 1: single key tokens (Columns)
+  std::vector<int64_t> start;   // [batch * heads * rows + 1]
+  std::vector<uint32_t> index;  // sorted, unique in a row, compared without the flag
+
+  int64_t row_id(int64_t b, int64_t h, int64_t r, int64_t problem_heads) const {
+    const int64_t bb = batch == 1 ? 0 : b;
+    const int64_t hh = h * heads / problem_heads;  // 1: 0; kv_heads: h / group; heads: h
+    return (bb * heads + hh) * rows + r;
+  }
+};
+
+// A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a
+// list.
+class TileBits {
+ public:
+  TileBits() = default;
+  TileBits(int64_t batch, int64_t heads, int64_t rows, int64_t cols);
+
+  int64_t batch = 0, heads = 0, rows = 0, cols = 0;
+  bool get(int64_t b, int64_t h, int64_t r, int64_t c) const {
+    return word(b, h, r)[c >> 6] >> (c & 63) & 1;
+  }
+  void set(int64_t b, int64_t h, int64_t r, int64_t c, bool on = true) {
+    uint64_t& w = word(b, h, r)[c >> 6];
+    w = on ? w | 1ull << (c & 63) : w & ~(1ull << (c & 63));
+  }
+  int64_t words_per_row() const { return (cols + 63) / 64; }
+  const uint64_t* word(int64_t b, int64_t h, int64_t r) const {
+    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+  }
+  uint64_t* word(int64_t b, int64_t h, int64_t r) {
+    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+  }
+  int64_t count() const;
+  void fill(bool on);
+
+  // Set algebra. Sizes must agree, but a batch or head axis of 1 broadcasts.
+  friend TileBits operator|(const TileBits& a, const TileBits& b);
+  friend TileBits operator&(const TileBits& a, const TileBits& b);
+  friend TileBits operator-(const TileBits& a, const TileBits& b);  // in a, not in b
+  friend bool operator==(const TileBits& a, const TileBits& b);
+
+ private:
+  std::vector<uint64_t> words_;  // bits past `cols` are zero
+};
+
+// Token-exact mask: bit (i, j) set = query i may read key j.
+struct BitMask {
+  int64_t batch = 1, heads = 1, nq = 0, nk = 0;  // batch, heads: 1 = shared
+  std::vector<uint64_t> words;                   // [batch, heads, nq, ceil(nk / 64)]
+  int64_t words_per_row() const { return (nk + 63) / 64; }
+  const uint64_t* row(int64_t b, int64_t h, int64_t i) const {
+    return &words[((((batch == 1 ? 0 : b) * heads) + (heads == 1 ? 0 : h)) * nq + i) *
+                  words_per_row()];
+  }
+  bool get(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    return row(b, h, i)[j >> 6] >> (j & 63) & 1;
+  }
+};
+
+}  // namespace regard

@@ -1,0 +1,156 @@
+// Rows of any element type to f32, a vector at a time. Layer: cpu (per target).
+#if defined(REGARD_CPU_DECODE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef REGARD_CPU_DECODE_INL_H_
+#undef REGARD_CPU_DECODE_INL_H_
+#else
+#define REGARD_CPU_DECODE_INL_H_
+#endif
+
+#include <cstring>
+
+#include "core/quant.h"
+#include "cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace regard::cpu {
+namespace HWY_NAMESPACE {
+
+// Decodes n contiguous elements at src, which need not be aligned. Writes whole vectors: dst is
+// aligned and holds n rounded up to a vector, or to a block of 32; what lies past n is finite.
+using DecodeFn = void (*)(const char* src, int64_t n, float* dst);
+
+inline VF Widen(const char* p, std::integral_constant<DType, DType::f32>) {
+  return hn::LoadU(DF(), reinterpret_cast<const float*>(p));
+}
+
+#if HWY_TARGET == HWY_SCALAR
+inline VF Widen(const char* p, std::integral_constant<DType, DType::f16>) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return hn::Set(DF(), f16_to_f32(h));
+}
+inline VF Widen(const char* p, std::integral_constant<DType, DType::bf16>) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return hn::Set(DF(), bf16_to_f32(h));
+}
+#else
+HWY_INLINE VF Widen(const char* p, std::integral_constant<DType, DType::f16>) {
+  const hn::Rebind<hwy::float16_t, DF> half;
+  return hn::PromoteTo(DF(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+HWY_INLINE VF Widen(const char* p, std::integral_constant<DType, DType::bf16>) {
+  const hn::Rebind<hwy::bfloat16_t, DF> half;
+  return hn::PromoteTo(DF(), hn::LoadU(half, reinterpret_cast<const hwy::bfloat16_t*>(p)));
+}
+#endif
+
+template <DType T>
+HWY_NOINLINE void DecodePlain(const char* src, int64_t n, float* dst) {
+  constexpr int64_t kBytes = T == DType::f32 ? 4 : 2;
+  const std::integral_constant<DType, T> type;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) hn::Store(Widen(src + i * kBytes, type), DF(), dst + i);
+  const int64_t left = n % kLanes;
+  if (left == 0) return;
+  char rest[kLanes * 4] = {};
+  std::memcpy(rest, src + i * kBytes, left * kBytes);
+  hn::Store(Widen(rest, type), DF(), dst + i);
+}
+
+// Quantised blocks. On the scalar target one block at a time in plain C.
+template <DType T>
+HWY_NOINLINE void DecodeQuant(const char* src, int64_t n, float* dst) {
+  constexpr bool kMin = T == DType::q4_1 || T == DType::q5_1;
+  constexpr bool kFive = T == DType::q5_0 || T == DType::q5_1;
+  constexpr int kBytes = 2 + (kMin ? 2 : 0) + (kFive ? 4 : 0) + (T == DType::q8_0 ? 32 : 16);
+  for (int64_t i = 0; i < n; i += 32, src += kBytes, dst += 32) {
+#if HWY_TARGET == HWY_SCALAR
+    decode_block(T, src, dst);
+#else
+    const hn::Full128<int8_t> d8;
+    const hn::Full128<uint8_t> u8;
+    const DF d;
+    const DI di;
+    const hn::Rebind<int8_t, DF> quarter;
+    alignas(16) int8_t level[32];
+    if constexpr (T == DType::q8_0) {
+      std::memcpy(level, src + 2, 32);
+    } else {
+      const auto packed = hn::LoadU(u8, reinterpret_cast<const uint8_t*>(src + kBytes - 16));
+      auto low = hn::And(packed, hn::Set(u8, 15)), high = hn::ShiftRight<4>(packed);
+      if constexpr (kFive) {
+        // Byte j of `spread` is the byte of the fifth bits that holds bit j.
+        alignas(16) static constexpr uint8_t kByte[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                          1, 1, 1, 1, 1, 1, 1, 1};
+        alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128,
+                                                         1, 2, 4, 8, 16, 32, 64, 128};
+        alignas(16) uint8_t fifth[16] = {};
+        std::memcpy(fifth, src + (kMin ? 4 : 2), 4);
+        const auto bits = hn::Load(u8, fifth), bit = hn::Load(u8, kBit);
+        const auto index = hn::Load(u8, kByte), sixteen = hn::Set(u8, 16);
+        const auto first = hn::TableLookupBytes(bits, index);
+        const auto second = hn::TableLookupBytes(bits, hn::Add(index, hn::Set(u8, 2)));
+        low = hn::Or(low, hn::IfThenElseZero(hn::TestBit(first, bit), sixteen));
+        high = hn::Or(high, hn::IfThenElseZero(hn::TestBit(second, bit), sixteen));
+      }
+      if constexpr (T == DType::iq4_nl) {
+        const auto table = hn::LoadU(d8, kIq4NlLevels);
+        hn::Store(hn::TableLookupBytes(table, hn::BitCast(d8, low)), d8, level);
+        hn::Store(hn::TableLookupBytes(table, hn::BitCast(d8, high)), d8, level + 16);
+      } else {
+        const auto zero = hn::Set(d8, T == DType::q4_0 ? 8 : T == DType::q5_0 ? 16 : 0);
+        hn::Store(hn::Sub(hn::BitCast(d8, low), zero), d8, level);
+        hn::Store(hn::Sub(hn::BitCast(d8, high), zero), d8, level + 16);
+      }
+    }
+    uint16_t half[2];
+    std::memcpy(half, src, kMin ? 4 : 2);
+    const VF scale = hn::Set(d, f16_to_f32(half[0]));
+    const VF min = hn::Set(d, kMin ? f16_to_f32(half[1]) : 0.0f);
+    for (int j = 0; j < 32; j += kLanes) {
+      const VF x = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(quarter, level + j)));
+      hn::Store(kMin ? hn::Add(hn::Mul(x, scale), min) : hn::Mul(x, scale), d, dst + j);
+    }
+#endif
+  }
+}
+
+inline DecodeFn Decoder(DType t) {
+  switch (t) {
+    case DType::f32: return DecodePlain<DType::f32>;
+    case DType::f16: return DecodePlain<DType::f16>;
+    case DType::bf16: return DecodePlain<DType::bf16>;
+    case DType::q8_0: return DecodeQuant<DType::q8_0>;
+    case DType::q4_0: return DecodeQuant<DType::q4_0>;
+    case DType::q4_1: return DecodeQuant<DType::q4_1>;
+    case DType::q5_0: return DecodeQuant<DType::q5_0>;
+    case DType::q5_1: return DecodeQuant<DType::q5_1>;
+    case DType::iq4_nl: return DecodeQuant<DType::iq4_nl>;
+    default: return nullptr;  // refused before
+  }
+}
+
+// Reads rows of a view, whatever its last stride.
+class Rows {
+ public:
+  explicit Rows(const View& v)
+      : v_(v), decode_(Decoder(v.dtype)), dense_(info(v.dtype).block > 1 || v.size[3] == 1 ||
+                                                 v.stride[3] == info(v.dtype).bytes) {}
+  HWY_INLINE void Read(int64_t a, int64_t b, int64_t c, float* dst) const {
+    if (dense_) return decode_(v_.at(a, b, c), v_.size[3], dst);
+    read_row(v_, a, b, c, dst);
+    for (int64_t i = v_.size[3]; i % kLanes != 0; ++i) dst[i] = 0;
+  }
+  int64_t size() const { return v_.size[3]; }
+
+ private:
+  const View& v_;
+  DecodeFn decode_;
+  bool dense_;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace regard::cpu
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,56 @@
+#include "recipes/recipe.h"
+#include "stages/lists.h"
+
+namespace regard {
+namespace {
+
+struct Params {
+  int64_t window = 256;
+  int64_t global = 1;
+  Tensor tokens;
+};
+
+Plan plan(const Ctx&, const Inputs& x, const Params& p) {
+  const Window band{p.window, x.causal ? 0 : p.window, p.global};
+  const IndexList global =
+      lists::global_tokens(x.problem, band, lists::positions(x.problem, p.tokens));
+  return Plan::same(
+      {Plan::band(x.problem, band.left, band.right, band.sink), Plan::columns(x.problem, global)});
+}
+
+}  // namespace
+
+REGARD_DEFINE_RECIPE(longformer) {
+  static const Record r = recipe<Params>(
+      {
+          .name = "longformer",
+          .title = "Longformer: sliding window and global tokens",
+          .family = "pattern",
+          .paper = "Beltagy, Peters, Cohan, Longformer, 2020, arXiv 2004.05150",
+          .year = 2020,
+          .summary =
+              "Every query reads `window` tokens to its left, itself, and (where attention is "
+              "not causal) `window` tokens to its right. Global tokens are read by every query "
+              "and read every key; they carry what has to travel far.",
+          .when =
+              "Encoders trained with it, with global tokens on the class token or the question. "
+              "On models that were not trained so, it is a plain window with a few anchors.",
+          .cost =
+              "No scores. 2 * window + 1 + globals keys a query, and a dense row for each global "
+              "token: linear in the length.",
+          .differs =
+              "The authors' models project global rows with weights of their own; here one "
+              "set of q, k, v serves all. Long Range Arena counts the whole window instead of "
+              "one side and is a token short on the left when it is even. Their mask adds -1e4; "
+              "here masked pairs do not exist.",
+          .prefix = true,
+          .twin = "window=1e9",
+      },
+      plan,
+      {param("window", &Params::window, 0, 1e12, "tokens on ONE side of the query"),
+       param("global", &Params::global, 0, 1e12, "the first tokens, as many as this, are global"),
+       param("tokens", &Params::tokens, "positions of further global tokens")});
+  return r;
+}
+
+}  // namespace regard

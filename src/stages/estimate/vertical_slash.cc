@@ -1,0 +1,70 @@
+// MInference's probe (arXiv 2407.02490, algorithm 2): the exact attention of the strip's last
+// queries, summed down columns and along diagonals. Short diagonals near the corner have fewer
+// terms and are not normalised.
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "regard/status.h"
+#include "stages/estimate.h"
+#include "stages/rows.h"
+
+namespace regard::estimate {
+namespace {
+
+constexpr int64_t kRows = 16;  // queries a work item: 16 rows of 8K probabilities are half a MiB
+
+// What one work item adds up. Summed in the order of the items, so threads change nothing.
+struct Sums {
+  std::vector<float> vertical, slash;
+};
+
+}  // namespace
+
+VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
+  const StageTimer timer(ctx, "estimate.vertical_slash");
+  const Problem& p = x.problem;
+  if (last < 1) throw Error("vertical slash: the probe needs at least one query");
+  VerticalSlash out;
+  out.batch = p.batch;
+  out.heads = p.heads;
+  out.nk = p.nk;
+  out.offsets = std::max(p.nk, p.offset + p.nq);
+  out.vertical.assign(size_t(p.batch * p.heads * out.nk), 0.0f);
+  out.slash.assign(size_t(p.batch * p.heads * out.offsets), 0.0f);
+
+  const ProbabilityRows probabilities(x);
+  const int64_t probes = std::min<int64_t>(last, p.nq), first = p.nq - probes;
+  const int64_t parts = (probes + kRows - 1) / kRows;
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
+      const matrix::Packed keys = matrix::pack_keys(x.k, b, kv, ctx.threads);
+      std::vector<Sums> sums(size_t(p.group() * parts));
+      parallel_for(p.group() * parts, ctx.threads, [&](int64_t item, int) {
+        const int64_t h = kv * p.group() + item / parts, begin = first + item % parts * kRows;
+        const int64_t count = std::min(kRows, p.nq - begin), stride = probabilities.stride();
+        thread_local std::vector<float> rows;
+        rows.resize(size_t(kRows * stride));
+        probabilities.run(keys, b, h, begin, count, rows.data(), stride);
+        Sums& s = sums[item];
+        s.vertical.assign(size_t(out.nk), 0.0f);
+        s.slash.assign(size_t(out.offsets), 0.0f);
+        for (int64_t i = 0; i < count; ++i) {
+          const float* row = &rows[i * stride];
+          const int64_t position = begin + i + p.offset;
+          for (int64_t j = 0; j < out.nk; ++j) s.vertical[j] += row[j];
+          for (int64_t j = 0; j <= std::min(position, p.nk - 1); ++j)
+            s.slash[position - j] += row[j];
+        }
+      });
+      for (int64_t item = 0; item < p.group() * parts; ++item) {
+        const int64_t bh = b * p.heads + kv * p.group() + item / parts;
+        for (int64_t j = 0; j < out.nk; ++j)
+          out.vertical[bh * out.nk + j] += sums[item].vertical[j];
+        for (int64_t o = 0; o < out.offsets; ++o)
+          out.slash[bh * out.offsets + o] += sums[item].slash[o];
+      }
+    }
+  return out;
+}
+
+}  // namespace regard::estimate

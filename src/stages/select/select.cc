@@ -1,0 +1,153 @@
+// The selector. See select.h for its rules.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/parallel.h"
+#include "stages/select.h"
+
+namespace regard {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+float rank_of(float s) { return std::isnan(s) ? -kInf : s; }
+
+// Best first: higher score, then lower index.
+struct Better {
+  const float* s;
+  bool operator()(int64_t a, int64_t b) const {
+    const float x = rank_of(s[a]), y = rank_of(s[b]);
+    return x != y ? x > y : a < b;
+  }
+};
+
+// Hands out candidates best first; a heap, because most are never asked for.
+class BestFirst {
+ public:
+  BestFirst(const float* s, std::vector<int64_t> candidates)
+      : heap_(std::move(candidates)), worse_{{s}} {
+    std::make_heap(heap_.begin(), heap_.end(), worse_);
+  }
+  bool empty() const { return heap_.empty(); }
+  int64_t next() {
+    std::pop_heap(heap_.begin(), heap_.end(), worse_);
+    const int64_t best = heap_.back();
+    heap_.pop_back();
+    return best;
+  }
+
+ private:
+  struct Worse {  // std heaps keep the greatest on top
+    Better better;
+    bool operator()(int64_t a, int64_t b) const { return better(b, a); }
+  };
+  std::vector<int64_t> heap_;
+  Worse worse_;
+};
+
+int64_t whole(double amount, Selector::Round round) {
+  const double n = round == Selector::Round::floor ? std::floor(amount) : std::ceil(amount);
+  return n < 0 ? 0 : n > 9e18 ? std::numeric_limits<int64_t>::max() : int64_t(n);
+}
+
+// One competition: scores s[0, n), forced[i] may be empty. Calls keep(i) for every choice.
+class Competition {
+ public:
+  Competition(const float* s, int64_t n, const std::vector<char>& forced, const Selector& how)
+      : s_(s), n_(n), forced_(forced), how_(how) {}
+
+  template <class Keep>
+  void run(const Keep& keep) const {
+    std::vector<int64_t> candidates;
+    double total = 0, sum = 0;
+    int64_t count = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      const bool scored = rank_of(s_[i]) != -kInf, first = forced_[i] && how_.forced_counts;
+      if (scored) total += s_[i];
+      if (forced_[i]) keep(i);
+      if (first) {
+        ++count;
+        if (scored) sum += s_[i];
+      } else if (scored) {
+        candidates.push_back(i);
+      }
+    }
+    const double goal = how_.amount * total;
+    int64_t extra = goal > 0 ? how_.extra : 0;
+    for (BestFirst best(s_, std::move(candidates)); !best.empty() && count < how_.max_count;) {
+      const int64_t i = best.next();
+      if (!inside(i, count, sum, goal) && count >= how_.min_count &&
+          !(how_.cut == Selector::Cut::coverage && extra-- > 0))
+        break;
+      keep(i);
+      ++count;
+      sum += s_[i];
+    }
+  }
+
+ private:
+  bool inside(int64_t i, int64_t count, double sum, double goal) const {
+    switch (how_.cut) {
+      case Selector::Cut::top_k:
+        return count < whole(how_.amount, how_.round);
+      case Selector::Cut::coverage:
+        return how_.keep_crossing ? sum < goal : sum + double(s_[i]) <= goal;
+      case Selector::Cut::threshold:
+        return double(s_[i]) > how_.amount;
+    }
+    return false;
+  }
+
+  const float* s_;
+  int64_t n_;
+  const std::vector<char>& forced_;
+  const Selector& how_;
+};
+
+}  // namespace
+
+TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) {
+  const StageTimer timer(ctx, "select");
+  const int64_t rows = scores.batch * scores.heads * scores.rows;
+  const int64_t together = how.scope == Selector::Scope::row    ? 1
+                           : how.scope == Selector::Scope::head ? scores.rows
+                                                                : rows;
+  TileBits out(scores.batch, scores.heads, scores.rows, scores.cols);
+  const TileBits* forced = how.forced;
+  // Bits of different rows lie in different words, so competitions may write side by side.
+  parallel_for(together ? rows / together : 0, ctx.threads, [&](int64_t item, int) {
+    const int64_t first = item * together;
+    const auto at = [&](int64_t i, auto&& visit) {
+      const int64_t row = first + i / scores.cols, c = i % scores.cols;
+      visit(row / scores.rows / scores.heads, row / scores.rows % scores.heads, row % scores.rows,
+            c);
+    };
+    std::vector<char> is_forced(size_t(together * scores.cols), 0);
+    if (forced)
+      for (int64_t i = 0; i < together * scores.cols; ++i)
+        at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) {
+          is_forced[i] = forced->get(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r, c);
+        });
+    const Competition competition(&scores.s[first * scores.cols], together * scores.cols, is_forced,
+                                  how);
+    competition.run([&](int64_t i) {
+      at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) { out.set(b, h, r, c); });
+    });
+  });
+  return out;
+}
+
+std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
+  std::vector<int64_t> out;
+  for (int64_t i = 0; i < n; ++i)
+    if (rank_of(scores[i]) != -kInf) out.push_back(i);
+  if (k < int64_t(out.size())) {
+    std::nth_element(out.begin(), out.begin() + std::max<int64_t>(k, 0), out.end(), Better{scores});
+    out.resize(size_t(std::max<int64_t>(k, 0)));
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+}  // namespace regard

@@ -1,0 +1,22 @@
+"""FlashAttention (arXiv 2205.14135), section 3.3: tile (r, c) is computed where mask[r, c] is set."""
+import numpy as np
+from common import attention, visible
+
+
+def example(q, k, causal=True, offset=None, block_q=64, block_k=64):
+    rows, cols = -(-q.shape[2] // block_q), -(-k.shape[2] // block_k)
+    shape = (1, q.shape[1], rows, cols)
+    return {"mask": (np.random.default_rng(rows * cols).random(shape) < 0.5).astype(np.float32)}
+
+
+def twin(q, k, causal=True, offset=None):
+    return {"mask": np.ones_like(example(q, k)["mask"])}
+
+
+def kept(q, k, v, mask, block_q=64, block_k=64, causal=True, offset=None):
+    tokens = np.repeat(np.repeat(mask != 0, block_q, 2), block_k, 3)
+    return tokens[:, :, : q.shape[2], : k.shape[2]] & visible(q, k, causal, offset)
+
+
+def attend(q, k, v, causal=True, offset=None, **params):
+    return attention(q, k, v, kept(q, k, v, causal=causal, offset=offset, **params))

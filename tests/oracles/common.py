@@ -1,0 +1,39 @@
+"""What every oracle shares: naive attention in fp64 over a mask of allowed pairs, and positions."""
+import numpy as np
+
+
+def attention(q, k, v, mask, scale=None, bias=0.0, softcap=0.0, sink=None):
+    """q [B,H,N,D], k and v [B,Hk,M,*], mask [B,H,N,M] -> out [B,H,N,Dv], lse [B,H,N], in fp64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
+    s = np.einsum("bhid,bhjd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap:
+        s = softcap * np.tanh(s / softcap)
+    s = np.where(mask, s + bias, -np.inf)
+    top = s.max(-1, keepdims=True)
+    if sink is not None:
+        top = np.maximum(top, np.reshape(sink, (1, -1, 1, 1)))
+    top = np.where(np.isfinite(top), top, 0.0)
+    p = np.exp(s - top)
+    total = p.sum(-1, keepdims=True)
+    if sink is not None:
+        total = total + np.exp(np.reshape(sink, (1, -1, 1, 1)) - top)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + top)[..., 0]
+    return p / np.where(total == 0, 1, total) @ v, lse
+
+
+def positions(q, k, offset=None):
+    """Columns of query positions [N,1] and rows of key positions [1,M]; the last meets the last."""
+    n, m = q.shape[2], k.shape[2]
+    return np.arange(n)[:, None] + (m - n if offset is None else offset), np.arange(m)[None, :]
+
+
+def visible(q, k, causal, offset=None):
+    i, j = positions(q, k, offset)
+    return np.broadcast_to(j <= i if causal else j >= 0, q.shape[:2] + (q.shape[2], k.shape[2]))
+
+
+def repeat_heads(q, k):
+    return np.repeat(np.asarray(k, np.float64), q.shape[1] // k.shape[1], 1)

@@ -1,0 +1,349 @@
+// The CPU kernels against the reference, the same body on every instruction set.
+#include "cpu/cpu.h"
+
+#include <gtest/gtest.h>
+
+#include "regard/status.h"
+#include "unit/cpu_check.h"
+
+namespace regard {
+namespace {
+
+using namespace test;  // NOLINT
+
+class Cpu : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    cpu::force_target(GetParam());
+    ASSERT_EQ(cpu::target(), GetParam());
+  }
+  void TearDown() override { cpu::force_target(""); }
+  // The plain scalar target runs the same cases, fewer of the large ones.
+  bool small() const { return GetParam() == "SCALAR"; }
+  Rng g{7};
+};
+INSTANTIATE_TEST_SUITE_P(Targets, Cpu, testing::ValuesIn(cpu::targets()),
+                         [](const auto& i) { return i.param; });
+
+Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
+                int64_t batch = 1) {
+  Problem p;
+  p.batch = batch, p.heads = heads, p.kv_heads = kv;
+  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
+  p.scale = 1 / std::sqrt(float(dk));
+  p.offset = nk - nq;
+  return p;
+}
+
+struct Tensors {
+  Tensor q, k, v;
+  Tensors(Rng& g, const Problem& p, DType kt = DType::f32, DType vt = DType::f32,
+          DType qt = DType::f32)
+      : q(random_tensor(g, {p.batch, p.heads, p.nq, p.dk}, qt)),
+        k(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dk}, kt)),
+        v(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dv}, vt)) {}
+};
+
+void check(const Plan& plan, const Tensors& t, DType out = DType::f32, int threads = 1) {
+  test::check(plan, t.q.view, t.k.view, t.v.view, out, threads);
+}
+
+TEST_P(Cpu, TokenCountsAroundTiles) {
+  for (int64_t nq : {1, 2, 3, 5, 11, 12, 13, 37})
+    for (int64_t nk : {1, 15, 16, 17, 31, 63, 64, 65, 127, 128, 131}) {
+      const Problem p = problem(3, 1, nq, nk, 19, 23);
+      const Tensors t(g, p);
+      check(Plan::all(p), t);
+      check(Plan::all(p).causal(), t);
+    }
+}
+
+TEST_P(Cpu, HeadSizes) {
+  for (auto [dk, dv] : std::vector<std::pair<int, int>>{{1, 1},   {2, 3},     {7, 31},    {16, 16},
+                                                        {33, 17}, {40, 40},   {64, 64},   {72, 80},
+                                                        {96, 48}, {128, 128}, {256, 256}, {576, 512},
+                                                        {17, 576}}) {
+    const Problem p = problem(2, 1, 23, 71, dk, dv);
+    check(Plan::all(p).causal(), Tensors(g, p));
+  }
+}
+
+TEST_P(Cpu, Groups) {
+  for (int64_t heads : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32})
+    for (int64_t nq : {1, 3}) {
+      const Problem p = problem(heads, 1, nq, 97, 16, 16);
+      check(Plan::all(p).causal(), Tensors(g, p));
+    }
+  const Problem p = problem(250, 1, 2, 70, 8, 8);  // a group larger than a row tile
+  check(Plan::all(p).causal(), Tensors(g, p));
+  const Problem b = problem(6, 3, 20, 70, 8, 8, 3);
+  check(Plan::all(b).causal(), Tensors(g, b));
+}
+
+TEST_P(Cpu, ManyRowTiles) {
+  const Problem p = problem(4, 2, small() ? 70 : 301, small() ? 130 : 517, 24, 40, 2);
+  const Tensors t(g, p);
+  check(Plan::all(p).causal(), t, DType::f32, 2);
+  check(Plan::band(p, 50, 0, 4), t, DType::f32, 2);
+  check(Plan::band(p, 20, 10, 100), t, DType::f32, 2);
+}
+
+TEST_P(Cpu, KeyAndValueTypes) {
+  const DType types[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0,  DType::q4_0,
+                         DType::q4_1, DType::q5_0, DType::q5_1, DType::iq4_nl};
+  for (DType kt : types)
+    for (DType vt : types) {
+      const Problem p = problem(4, 2, 9, 77, 64, 32);
+      check(Plan::all(p).causal(), Tensors(g, p, kt, vt));
+    }
+}
+
+TEST_P(Cpu, QueryAndOutputTypes) {
+  for (DType qt : {DType::f32, DType::f16, DType::bf16})
+    for (DType ot : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+      const Problem p = problem(2, 1, 14, 77, 41, 37);
+      check(Plan::all(p).causal(), Tensors(g, p, DType::f16, DType::bf16, qt), ot);
+    }
+}
+
+TEST_P(Cpu, RandomPlans) {
+  for (int n = 0; n < 150; ++n) {
+    Problem p = random_problem(g);
+    const Plan plan = random_plan(g, p);
+    SCOPED_TRACE(describe(plan));
+    check(plan, Tensors(g, p), DType::f32, int(pick(g, 1, 3)));
+  }
+}
+
+TEST_P(Cpu, TilesAndColumns) {
+  for (auto [bq, bk] : std::vector<std::pair<int, int>>{{64, 64}, {128, 128}, {32, 16}, {64, 24},
+                                                        {13, 7},  {16, 1},    {1, 1}}) {
+    const Problem p = problem(4, 2, small() ? 67 : 200, small() ? 150 : 333, 24, 16);
+    const Tensors t(g, p);
+    for (int64_t heads : {1, 2, 4}) {
+      TileBits bits(1, heads, (p.nq + bq - 1) / bq, (p.nk + bk - 1) / bk);
+      for (int64_t h = 0; h < heads; ++h)
+        for (int64_t r = 0; r < bits.rows; ++r)
+          for (int64_t c = 0; c < bits.cols; ++c) bits.set(0, h, r, c, coin(g, r == 0 ? 0 : 0.3));
+      check(Plan::tiles(p, bq, bk, bits).causal(), t, DType::f32, 2);
+      check(Plan::tiles(p, bq, bk, bits).mask(random_mask(g, p, p.nk)), t);
+    }
+  }
+}
+
+TEST_P(Cpu, Segments) {
+  Problem p = problem(2, 1, 50, 120, 16, 16);
+  p.cu_q = {0, 7, 7, 30, 50};
+  p.cu_k = {0, 30, 41, 60, 120};
+  const Tensors t(g, p);
+  check(Plan::all(p).causal(), t);
+  check(Plan::band(p, 5, 0), t);
+  Score alibi;
+  alibi.alibi = {0.25f, 0.0625f};
+  check(Plan::all(p).causal().score(alibi), t);
+}
+
+Score random_score(Rng& g, const Problem& p, int64_t keys, int kind) {
+  Score s;
+  if (kind & 1) s.softcap = 3;
+  if (kind & 2)
+    for (int64_t h = 0; h < p.heads; ++h) s.alibi.push_back(std::ldexp(1.0f, -int(h) - 1));
+  if (kind & 4) {
+    const DType types[] = {DType::f32, DType::f16, DType::bf16};
+    s.bias = random_tensor(g, {coin(g) ? 1 : p.batch, coin(g) ? 1 : p.heads, p.nq, keys},
+                           types[pick(g, 0, 2)]);
+    const float ban = -kInfinity;
+    for (int64_t i = 0; i < p.nq; ++i)
+      for (int64_t j = 0; j < keys; ++j) {
+        if (!coin(g, i == 3 ? 1.0 : 0.1)) continue;  // row 3 may read nothing
+        View one = s.bias.view;
+        one.data = one.at(0, 0, i) + j * one.stride[3];
+        one.size = {1, 1, 1, 1};
+        write_row(one, 0, 0, 0, &ban);
+      }
+    if (coin(g))
+      for (int64_t h = 0; h < p.heads; ++h) s.bias_scale.push_back(float(h) - 0.5f);
+  }
+  if (kind & 8) {
+    s.key_bias = random_tensor(g, {coin(g) ? 1 : p.batch, coin(g) ? 1 : p.kv_heads, 1, keys});
+  }
+  return s;
+}
+
+TEST_P(Cpu, ScoresAndNorms) {
+  for (int kind = 0; kind < 16; ++kind)
+    for (NormKind norm : {NormKind::softmax, NormKind::softmax_sink, NormKind::sigmoid}) {
+      const Problem p = problem(4, 2, 17, 83, 16, 16, 2);
+      Norm n;
+      n.kind = norm;
+      if (norm == NormKind::softmax_sink) n.sink = {0.5f, -2.0f, 4.0f, -kInfinity};
+      n.shift = norm == NormKind::sigmoid ? -2.0f : 0.0f;
+      const Tensors t(g, p);
+      SCOPED_TRACE(kind * 10 + int(norm));
+      const Score s = random_score(g, p, p.nk, kind);
+      check(Plan::all(p).causal().score(s).norm(n), t);
+      check(Plan::band(p, 20, 0, 2).score(s).norm(n), t);
+    }
+}
+
+TEST_P(Cpu, ScoresOnPooledAndGatheredKeys) {
+  for (int kind = 0; kind < 16; ++kind) {
+    const Problem p = problem(2, 1, 15, 100, 8, 8);
+    const Tensors t(g, p);
+    SCOPED_TRACE(kind);
+    check(Plan::all(p).pooled(7).causal().score(random_score(g, p, 15, kind & ~2)), t);  // no alibi
+    TileBits bits(1, 1, 3, p.nk);
+    for (int64_t r = 0; r < 3; ++r)
+      for (int64_t c = 0; c < p.nk; ++c) bits.set(0, 0, r, c, coin(g, 0.6));
+    const Plan tiles = Plan::tiles(p, 5, 1, bits);
+    check(Plan::columns(p, *tiles.branches[0].cover.list)
+              .causal()
+              .score(random_score(g, p, p.nk, kind)),
+          t);
+  }
+}
+
+TEST_P(Cpu, RowsWithoutKeys) {
+  Problem p = problem(2, 1, 40, 20, 8, 8);  // the first 20 queries see nothing
+  const Tensors t(g, p);
+  check(Plan::all(p).causal(), t);
+  const Result r = run("cpu", Plan::all(p).causal(), t.q.view, t.k.view, t.v.view);
+  EXPECT_EQ(element(r.out, 0, 0, 0, 0), 0);
+  EXPECT_EQ(element(r.lse, 0, 0, 0, 0), -kInfinity);
+  auto mask = std::make_shared<BitMask>();
+  mask->nq = p.nq, mask->nk = p.nk;
+  mask->words.assign(size_t(p.nq), 0);
+  mask->words[30] = 5;
+  check(Plan::all(p).mask(mask), t);
+}
+
+float& cell(const Tensor& t, int64_t b, int64_t h, int64_t i, int64_t c) {
+  return reinterpret_cast<float*>(t.view.at(b, h, i))[c];
+}
+
+TEST_P(Cpu, PoisonStaysWhereItIsRead) {
+  const float nan = std::nanf("");
+  for (float bad : {nan, kInfinity, -kInfinity}) {
+    const Problem p = problem(2, 1, 40, 150, 16, 16);
+    Tensors t(g, p);
+    cell(t.q, 0, 1, 5, 3) = bad;
+    cell(t.k, 0, 0, 130, 2) = bad;  // read by causal rows from 20 on
+    cell(t.v, 0, 0, 140, 7) = bad;  // read by causal rows from 30 on
+    SCOPED_TRACE(bad);
+    check(Plan::all(p).causal(), t);
+    check(Plan::band(p, 12, 0, 3), t);
+    TileBits bits(1, 1, 5, 10);
+    for (int64_t r = 0; r < 5; ++r)
+      for (int64_t c = 0; c < 10; ++c) bits.set(0, 0, r, c, (r + c) % 2 == 0);
+    check(Plan::tiles(p, 8, 16, bits).causal(), t);
+  }
+}
+
+TEST_P(Cpu, HugeAndTinyScores) {
+  for (float scale : {1e4f, 1e30f, 1e-6f, 0.0f, -3.0f}) {
+    Problem p = problem(2, 1, 13, 140, 16, 16);
+    p.scale = scale;
+    SCOPED_TRACE(scale);
+    check(Plan::all(p).causal(), Tensors(g, p));
+  }
+}
+
+// Views at odd byte offsets, with gaps, transposed, and repeated (stride 0).
+TEST_P(Cpu, StridesAndAlignment) {
+  const Problem p = problem(4, 2, 11, 90, 21, 19);
+  const auto odd = [&](int64_t heads, int64_t n, int64_t d, DType type, std::vector<char>& mem) {
+    const int64_t bytes = info(type).bytes, row = (d + 3) * bytes + 1;
+    mem.assign(size_t(heads * n * row + 64), 0);
+    View v{mem.data() + 3, type, Device::cpu, {1, heads, n, d}, {0, row, heads * row, bytes}};
+    std::normal_distribution<double> normal;
+    std::vector<double> x(static_cast<size_t>(d));
+    for (int64_t h = 0; h < heads; ++h)
+      for (int64_t i = 0; i < n; ++i) {
+        for (double& e : x) e = normal(g);
+        write_row(v, 0, h, i, x.data());
+      }
+    return v;
+  };
+  for (DType type : {DType::f32, DType::f16, DType::bf16}) {
+    std::vector<char> mq, mk, mv, mo;
+    const View q = odd(4, 11, 21, type, mq), k = odd(2, 90, 21, type, mk);
+    View v = odd(2, 90, 19, type, mv);
+    test::check(Plan::all(p).causal(), q, k, v);
+    v.stride[2] = 0;  // every key has the same value
+    test::check(Plan::all(p).causal(), q, k, v);
+    View out = odd(4, 11, 19, type, mo);
+    const Result want = run("cpu", Plan::all(p).causal(), q, k, v, type);
+    Out o;
+    o.out = out;
+    RunOptions options;
+    options.impl = "cpu";
+    attend(Plan::all(p).causal(), q, k, v, o, options);
+    for (int64_t h = 0; h < 4; ++h)
+      for (int64_t i = 0; i < 11; ++i)
+        EXPECT_EQ(std::memcmp(out.at(0, h, i), want.out.view.at(0, h, i), 19 * info(type).bytes),
+                  0);
+  }
+  // Channels far apart: [B, H, D, N] seen as [B, H, N, D].
+  const Tensor kt = random_tensor(g, {1, 2, 21, 90}), qt = random_tensor(g, {1, 4, 21, 11});
+  const Tensor v = random_tensor(g, {1, 2, 90, 19});
+  const auto swap = [](View x) {
+    std::swap(x.size[2], x.size[3]);
+    std::swap(x.stride[2], x.stride[3]);
+    return x;
+  };
+  test::check(Plan::all(p).causal(), swap(qt.view), swap(kt.view), v.view);
+}
+
+TEST_P(Cpu, ThreadsChangeNoBit) {
+  const int64_t nk = small() ? 1500 : 6000;
+  for (int64_t nq : {1, 5, 70}) {
+    const Problem p = problem(6, 2, nq, nk, 32, 32);
+    const Tensors t(g, p, DType::f16, DType::q8_0);
+    const Plan plan = Plan::all(p).causal();
+    const Result one = run("cpu", plan, t.q.view, t.k.view, t.v.view, DType::f32, 1);
+    for (int threads : {2, 3, 8}) {
+      const Result many = run("cpu", plan, t.q.view, t.k.view, t.v.view, DType::f32, threads);
+      EXPECT_EQ(std::memcmp(one.out.view.data, many.out.view.data, one.out.view.numel() * 4), 0);
+      EXPECT_EQ(std::memcmp(one.lse.view.data, many.lse.view.data, one.lse.view.numel() * 4), 0);
+    }
+    if (nq < 70) judge(plan, t.q.view, t.k.view, t.v.view, one);
+  }
+}
+
+// Keys cut in pieces, each finished as a Partial and merged, against one pass.
+TEST_P(Cpu, PartialsOfPiecesMergeToTheWhole) {
+  const Problem p = problem(2, 1, 20, 200, 16, 16);
+  const Tensors t(g, p);
+  std::vector<Plan> pieces;
+  for (int n = 0; n < 3; ++n) {
+    TileBits bits(1, 1, 2, 25);
+    for (int64_t r = 0; r < 2; ++r)
+      for (int64_t c = n; c < 25; c += 3) bits.set(0, 0, r, c);
+    pieces.push_back(Plan::tiles(p, 16, 8, bits).causal());
+  }
+  const Result got = run("cpu", Plan::same(pieces), t.q.view, t.k.view, t.v.view);
+  judge(Plan::all(p).causal(), t.q.view, t.k.view, t.v.view, got);
+}
+
+TEST(CpuTargets, ForcingNamesTheTargets) {
+  EXPECT_EQ(cpu::targets().back(), "SCALAR");
+  try {
+    cpu::force_target("AVX9");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("SCALAR"), std::string::npos) << e.what();
+  }
+}
+
+TEST(CpuRefusal, NamesWhatCame) {
+  const Problem p = problem(1, 1, 2, 3, 577, 8);
+  Plan plan = Plan::all(p);
+  const Tensor q = make_tensor(DType::f32, {1, 1, 2, 577}), k = make_tensor(DType::f32, {1, 1, 3, 577});
+  const Tensor v = make_tensor(DType::f32, {1, 1, 3, 8}), o = make_tensor(DType::f32, {1, 1, 2, 8});
+  Out out;
+  out.out = o.view;
+  EXPECT_NE(explain(plan, q.view, k.view, v.view, out)[0].refusal.find("576"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace regard

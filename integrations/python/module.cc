@@ -203,7 +203,7 @@ void planted_mask_into(const Made& m, const Bytes& out) {
 }
 
 // bfloat16 for those who have it: an object with __dlpack__ over 16-bit integers.
-nb::ndarray<> as_bfloat16(nb::object owner, uint64_t address, const std::vector<size_t>& shape) {
+nb::ndarray<nb::array_api> as_bfloat16(nb::object owner, uint64_t address, const std::vector<size_t>& shape) {
   const nb::dlpack::dtype type{uint8_t(nb::dlpack::dtype_code::Bfloat), 16, 1};
   return {reinterpret_cast<void*>(address),
           shape.size(),

@@ -35,7 +35,8 @@ def methods():
 def describe(name):
     """A method's record: dict of name, title, family, paper, year, phase, summary, when, cost,
     differs, needs, prefix, twin, params. `params` is a list of dicts of name, type, default, doc,
-    for numbers min and max (inclusive), for text choices. Error offers the nearest names."""
+    for numbers min and max (inclusive; None: no bound), for text choices. Error offers the nearest
+    names."""
     return _json.loads(_regard.record(name))
 
 

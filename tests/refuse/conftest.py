@@ -12,8 +12,8 @@ import regard
 
 
 def program():
-    built = pathlib.Path(regard.__file__).resolve().parents[2] / "bin" / "regard"
-    return os.environ.get("REGARD_BIN", str(built))
+    built = pathlib.Path(regard.__file__).resolve().parents[2] / "bin"
+    return str(pathlib.Path(os.environ.get("REGARD_BIN", built)) / "regard")
 
 
 class Cli:

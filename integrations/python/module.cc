@@ -263,9 +263,12 @@ NB_MODULE(_regard, m) {
 
   nb::class_<Made>(m, "Made")
       .def(nb::new_(&make_planted))
-      .def_prop_ro("q", [](const Made& x) { return numpy_of(x.planted.q); })
-      .def_prop_ro("k", [](const Made& x) { return numpy_of(x.planted.k); })
-      .def_prop_ro("v", [](const Made& x) { return numpy_of(x.planted.v); })
+      .def_prop_ro(
+          "q", [](const Made& x) { return numpy_of(x.planted.q); }, nb::rv_policy::move)
+      .def_prop_ro(
+          "k", [](const Made& x) { return numpy_of(x.planted.k); }, nb::rv_policy::move)
+      .def_prop_ro(
+          "v", [](const Made& x) { return numpy_of(x.planted.v); }, nb::rv_policy::move)
       .def("mask_into", &planted_mask_into);
   m.def("planted_kinds", [] {
     std::map<std::string, std::string> out;

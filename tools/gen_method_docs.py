@@ -12,9 +12,9 @@ NEEDS = {"causal": "causal attention", "square": "all queries at once",
          "single": "one sequence, not packed ones", "weights": "its tensor parameters"}
 FAMILIES = {"exact": "Exact attention", "pattern": "Fixed patterns",
             "dynamic": "Patterns chosen from the data", "score": "Other scores and normalisers",
-            "clustered": "Groups of tokens", "hybrid": "Several branches", "linear": "Linear attention",
-            "quant": "Quantised attention", "decode": "Decoding", "cache": "Caches",
-            "vision": "Images and video", "mixer": "Mixers"}
+            "clustered": "Groups of tokens", "hybrid": "Several branches",
+            "linear": "Linear attention", "quant": "Quantised attention", "decode": "Decoding",
+            "cache": "Caches", "vision": "Images and video", "mixer": "Mixers"}
 
 
 def cell(text):
@@ -26,7 +26,8 @@ def accepted(p):
         return f"{p['min']:g} to {p['max']:g}" if p.get("min") is not None else p["type"]
     if p.get("choices"):
         return ", ".join(p["choices"])
-    return {"bool": "true, false", "tensor": "`@file.npy`, `@file.safetensors#name`"}.get(p["type"], "text")
+    words = {"bool": "true, false", "tensor": "`@file.npy`, `@file.safetensors#name`"}
+    return words.get(p["type"], "text")
 
 
 def default(p):
@@ -37,19 +38,22 @@ def default(p):
 
 def parameters(record):
     if not record["params"]:
-        return "None to set.\n"
+        return "It has no parameters.\n"
     lines = ["| parameter | type | default | accepted | meaning |", "|---|---|---|---|---|"]
-    lines += [f"| `{p['name']}` | {p['type']} | {default(p)} | {cell(accepted(p))} | {cell(p['doc'])} |"
-              for p in record["params"]]
+    for p in record["params"]:
+        cells = f"`{p['name']}`", p["type"], default(p), cell(accepted(p)), cell(p["doc"])
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def twin(record):
     if record["twin"]:
-        return f"With `{record['name']}:{record['twin']}` it equals exact attention, which the tests hold it to.\n"
-    if "weights" in record["needs"]:
-        return "With tensors that keep everything it equals exact attention, which the tests hold it to.\n"
-    return "It is exact attention.\n"
+        setting = f"With `{record['name']}:{record['twin']}`"
+    elif "weights" in record["needs"]:
+        setting = "With tensors that keep everything"
+    else:
+        return "It is exact attention.\n"
+    return f"{setting} it equals exact attention, which the tests hold it to.\n"
 
 
 def page(record):
@@ -57,16 +61,18 @@ def page(record):
     needs = ", ".join(NEEDS.get(n, n) for n in record["needs"]) or "nothing beyond q, k and v"
     prefix = ("A row's output depends on no later token, so prefill and decode agree."
               if record["prefix"] else
-              "A row's output may depend on later tokens of its tile or strip through what is chosen.")
-    sections = [f"# {name}: {record['title']}\n", record["summary"] + "\n",
-                f"- Paper: {record['paper']}\n- Family: {record['family']}; phase: {record['phase']}\n"
-                f"- Needs: {needs}\n",
+              "A row's output may depend on later tokens of its tile or strip, through what they "
+              "make it choose.")
+    sections = [f"# {record['title']}\n", record["summary"] + "\n",
+                f"- Paper: {record['paper']}\n"
+                f"- Family: {record['family']}; phase: {record['phase']}\n- Needs: {needs}\n",
                 "## When to use it\n", record["when"] + "\n", "## Parameters\n", parameters(record),
                 "## Cost\n", record["cost"] + "\n", "## Exactness\n", twin(record), prefix + "\n"]
     if record["differs"]:
         sections += ["## Paper and authors' code\n", record["differs"] + "\n"]
     source = f"src/recipes/{record['family']}/{name}.cc"
-    sections += ["## Use\n", f"```\nregard describe {name}\nregard run MODEL.gguf TEXT --method {name}\n```\n"
+    sections += ["## Use\n",
+                 f"```\nregard describe {name}\nregard run MODEL.gguf TEXT --method {name}\n```\n"
                  f"```python\nout, lse = regard.attend(q, k, v, method=\"{name}\")\n```\n",
                  f"Source: `{source}`. Oracle: `tests/oracles/{name}.py`.\n"]
     return "\n".join(sections)
@@ -77,9 +83,10 @@ def index(records):
     for family in dict.fromkeys([*FAMILIES, *(r["family"] for r in records)]):
         members = [r for r in records if r["family"] == family]
         if members:
-            lines += [f"## {FAMILIES.get(family, family)}\n", "| method | | year | phase |", "|---|---|---|---|"]
-            lines += [f"| [{r['name']}]({r['name']}.md) | {cell(r['title'])} | {r['year']} | {r['phase']} |"
-                      for r in members] + [""]
+            lines += [f"## {FAMILIES.get(family, family)}\n", "| method | | year | phase |",
+                      "|---|---|---|---|"]
+            lines += [f"| [{r['name']}]({r['name']}.md) | {cell(r['title'])} | {r['year']} "
+                      f"| {r['phase']} |" for r in members] + [""]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Inputs made to break a method: each gives a defined answer, the same for any number of threads."""
+"""Inputs made to break a method: each gives a defined answer, whatever the threads."""
 import numpy as np
 import pytest
 import regard

@@ -74,7 +74,7 @@ def test_threads_change_nothing(name):
 @every_method
 def test_batch_items_and_groups_stand_alone(name):
     q, k, v = normal("ragged", seed=5)
-    params = parameter_sets(name, q, k, True)[1 if not needs_tensors(name) else 0]
+    params = parameter_sets(name, q, k, True)[0 if needs_tensors(name) else -1]
     mask = regard.plan(q, k, v, method=name, **params).mask()
     group = q.shape[1] // k.shape[1]
     apart = regard.plan(q, np.repeat(k, group, 1), np.repeat(v, group, 1), method=name, **params)
@@ -116,21 +116,22 @@ def test_prefix_where_claimed(name):
 
 @every_method
 @pytest.mark.parametrize("kind", sorted(regard.planted_kinds()))
-def test_finds_planted_structure_better_than_chance(name, kind):
-    """A method that looks at the data keeps more of the mass than its share of the pairs."""
+def test_recall_on_planted_structure(name, kind):
+    """Keeps no less of the mass than its share of the pairs, and nearly all of it where the mass lies
+    in a band or on first tokens, which every method that looks at the data can see."""
     if RECORDS[name]["family"] != "dynamic":
         pytest.skip("does not look at the data")
-    made = regard.planted(kind, heads=2, kv_heads=1, tokens=1024, dim=64)
+    n = 1024
+    made = regard.planted(kind, heads=2, kv_heads=1, tokens=n, dim=64)
     params = parameter_sets(name, made.q, made.k, True)[1]
-    kept = regard.plan(*made, method=name, **params).mask()
-    _, lse = regard.attend(*made, method="dense")
-    k = np.repeat(np.float64(made.k), 2, 1)
-    p = np.einsum("bhid,bhjd->bhij", np.float64(made.q), k) / 8 - np.float64(lse)[..., None]
-    p = np.where(np.tri(1024, dtype=bool), np.exp(p), 0)
-    late = slice(512, None)  # early rows are dense for everybody
-    recall = (p * kept)[:, :, late].sum() / p[:, :, late].sum()
-    share = kept[:, :, late].sum() / (np.tri(1024, dtype=bool)[late].sum() * 2)
-    count = kept[:, :, late].sum(-1)
-    ranked = np.take_along_axis(np.sort(p[:, :, late])[..., ::-1].cumsum(-1), count[..., None] - 1, -1)
-    assert recall <= ranked.sum() / p[:, :, late].sum() + 1e-6  # the best mask of the same size
-    assert recall > share
+    late = slice(n // 2, None)  # early rows are dense for everybody
+    kept = regard.plan(*made, method=name, **params).mask()[:, :, late]
+    lse = np.float64(regard.attend(*made, method="dense")[1])
+    logits = np.einsum("bhid,bhjd->bhij", np.float64(made.q), np.repeat(made.k, 2, 1)) / 8
+    p = np.where(np.tri(n, dtype=bool), np.exp(logits - lse[..., None]), 0)[:, :, late]
+    recall, share = (p * kept).sum() / p.sum(), kept.sum() / np.tri(n, dtype=bool)[late].sum() / 2
+    best = np.sort(p)[..., ::-1].cumsum(-1)  # mass of the best mask of each size
+    best = np.take_along_axis(best, kept.sum(-1)[..., None] - 1, -1).sum() / p.sum()
+    assert share - 0.02 < recall <= best + 1e-6
+    if kind in ("band", "sinks"):
+        assert recall > 0.85 and share < 0.3

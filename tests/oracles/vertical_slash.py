@@ -34,7 +34,7 @@ def kept(q, k, v, vertical=1000, slash=6096, last=64, causal=True, offset=None):
     n, m = q.shape[2], k.shape[2]
     start = m - n if offset is None else offset
     p, distance = probe(q, k, last, start + max(n - last, 0))
-    out = np.zeros(q.shape[:2] + (n, m + 64 + n), bool)
+    out = np.zeros(q.shape[:2] + (n, m + 192), bool)
     for b, h in np.ndindex(q.shape[:2]):
         diagonals = np.bincount(distance[distance >= 0], p[b, h][distance >= 0], m)
         v_best = best(p[b, h].sum(0), 30, max(vertical, 30))

@@ -1,6 +1,6 @@
 """XAttention (arXiv 2503.16428), algorithm 1; `forced` as its record states it."""
 import numpy as np
-from common import repeat_heads, visible
+from common import repeat_heads, tile_sums, tokens_of, visible
 
 small = {"block": 32, "stride": 8, "threshold": 0.7}
 
@@ -11,15 +11,13 @@ def groups(x, stride):  # [.., tokens, d] -> [.., groups, stride, d], zeros past
 
 
 def scores(q, k, block, stride, causal, start):
-    k = repeat_heads(q, k)
-    a = np.einsum("bhitd,bhjtd->bhij", groups(q, stride)[:, :, :, ::-1], groups(k, stride))
+    q_groups, k_groups = groups(q, stride)[:, :, :, ::-1], groups(repeat_heads(q, k), stride)
+    a = np.einsum("bhitd,bhjtd->bhij", q_groups, k_groups)
     last = start + np.minimum(np.arange(1, a.shape[2] + 1) * stride, q.shape[2])[:, None] - 1
-    a = np.where((np.arange(a.shape[3]) * stride <= last) | (not causal), a / stride, -np.inf) * q.shape[-1] ** -0.5
+    seen = (np.arange(a.shape[3]) * stride <= last) | (not causal)
+    a = np.where(seen, a * q.shape[-1] ** -0.5 / stride, -np.inf)
     p = np.exp(a - a.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
-    for axis in (2, 3):
-        p = np.add.reduceat(p, np.arange(0, p.shape[axis], block // stride), axis)
-    return p
+    return tile_sums(p / p.sum(-1, keepdims=True), block // stride)
 
 
 def row(s, forced, threshold, lag):  # lag 1: sums come one item late, so one more is kept
@@ -34,7 +32,7 @@ def kept(q, k, v, threshold=0.9, block=128, stride=16, forced="paper", chunk=163
          offset=None):
     start = k.shape[2] - q.shape[2] if offset is None else offset
     s = scores(q, k, block, stride, causal, start)
-    keep, column = np.zeros(s.shape, bool), np.arange(s.shape[3])
+    keep, column = s < 0, np.arange(s.shape[3])
     for b, h, r in np.ndindex(s.shape[:3]):
         begin, last = start + r * block, start + min((r + 1) * block, q.shape[2]) - 1
         early = causal and forced == "code" and begin < chunk
@@ -42,5 +40,4 @@ def kept(q, k, v, threshold=0.9, block=128, stride=16, forced="paper", chunk=163
         must = (own | ((column == 0) & (not early))) & causal
         keep[b, h, r] = row(s[b, h, r], must, threshold, early)
         keep[b, h, r, 0] |= forced == "code"
-    tokens = np.repeat(np.repeat(keep, block, 2), block, 3)
-    return tokens[:, :, : q.shape[2], : k.shape[2]] & visible(q, k, causal, offset)
+    return tokens_of(keep, block, block, q, k) & visible(q, k, causal, offset)

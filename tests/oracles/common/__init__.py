@@ -40,3 +40,14 @@ def visible(q, k, causal, offset=None):
 
 def repeat_heads(q, k):
     return np.repeat(np.asarray(k, np.float64), q.shape[1] // k.shape[1], 1)
+
+
+def tile_sums(p, side):
+    """Sums over tiles of side x side of the last two axes; the last tiles may be smaller."""
+    p = np.add.reduceat(p, np.arange(0, p.shape[2], side), 2)
+    return np.add.reduceat(p, np.arange(0, p.shape[3], side), 3)
+
+
+def tokens_of(tiles, bq, bk, q, k):
+    """[B,H,rows,cols] of tiles -> [B,H,N,M] of their pairs."""
+    return np.repeat(np.repeat(tiles, bq, 2), bk, 3)[:, :, : q.shape[2], : k.shape[2]]

@@ -1,12 +1,11 @@
 # regard_add_run(TARGET): the verb `run`. Without llama.cpp it is there and says why it cannot run.
 function(regard_add_run target)
   set(dir ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
+  target_compile_definitions(${target} PRIVATE REGARD_CLI_RUN)
   if(NOT REGARD_GGML)
     target_sources(${target} PRIVATE ${dir}/absent/run.cc)
     return()
   endif()
-  find_package(nlohmann_json 3.11 REQUIRED)
-  find_package(fmt 9 REQUIRED)
   file(GLOB sources CONFIGURE_DEPENDS ${dir}/run*.cc)
   set(parts ${CMAKE_CURRENT_BINARY_DIR}/generated/report_parts.h)
   set(page ${dir}/report/report.html ${dir}/report/report.css ${dir}/report/report.js)
@@ -18,6 +17,6 @@ function(regard_add_run target)
   target_sources(${target} PRIVATE ${sources} ${parts})
   target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated
                                                ${PROJECT_SOURCE_DIR}/integrations/ggml)
-  target_link_libraries(${target} PRIVATE llama ggml nlohmann_json::nlohmann_json fmt::fmt-header-only)
+  target_link_libraries(${target} PRIVATE llama ggml)
   add_dependencies(${target} ggml-regard)  # loaded at run time
 endfunction()

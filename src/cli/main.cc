@@ -18,9 +18,7 @@ void add_verbs(CLI::App& app) {
   add_describe(app);
   add_plan(app);
   add_attend(app);
-#ifdef REGARD_CLI_RUN
   add_run(app);
-#endif
   add_explain(app);
 #ifdef REGARD_CLI_CHECK
   add_check(app);

@@ -1,7 +1,6 @@
 # regard_add_run(TARGET): the verb `run`. Without llama.cpp it is there and says why it cannot run.
 function(regard_add_run target)
   set(dir ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
-  target_compile_definitions(${target} PRIVATE REGARD_CLI_RUN)
   if(NOT REGARD_GGML)
     target_sources(${target} PRIVATE ${dir}/absent/run.cc)
     return()

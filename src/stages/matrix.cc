@@ -137,8 +137,10 @@ void pack_panel(const float* rows, int64_t count, int64_t depth, Line* panel) {
     const int64_t t1 = std::min(depth, t0 + kPanel);
     for (int64_t l = 0; l < count; ++l)
       for (int64_t t = t0; t < t1; ++t) panel[t].x[l] = rows[l * depth + t];
-    for (int64_t l = count; l < kPanel; ++l)
-      for (int64_t t = t0; t < t1; ++t) panel[t].x[l] = 0;
+    if (count == kPanel) continue;
+    // Not a loop over keys and channels: GCC 12 turns that one inside out and then stores to
+    // panel[t].x + count as if it were aligned.
+    for (int64_t t = t0; t < t1; ++t) std::fill(panel[t].x + count, panel[t].x + kPanel, 0.0f);
   }
 }
 

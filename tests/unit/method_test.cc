@@ -27,16 +27,21 @@ TEST(Method, CatalogueIsSortedAndComplete) {
   ASSERT_FALSE(all.empty());
   for (size_t n = 0; n < all.size(); ++n) {
     const Record& r = *all[n];
-    if (n) EXPECT_LT(all[n - 1]->name, r.name);
+    if (n) {
+      EXPECT_LT(all[n - 1]->name, r.name);
+    }
     for (const std::string* text :
          {&r.name, &r.title, &r.family, &r.paper, &r.summary, &r.when, &r.cost})
       EXPECT_FALSE(text->empty()) << r.name;
     EXPECT_GT(r.year, 2000) << r.name;
-    if (!r.twin.empty()) EXPECT_NO_THROW(parse_method(r.name + ":" + r.twin)) << r.name;
+    if (!r.twin.empty()) {
+      EXPECT_NO_THROW(parse_method(r.name + ":" + r.twin)) << r.name;
+    }
     for (const Param& p : r.params) {
       EXPECT_FALSE(p.doc.empty());
-      if (!std::holds_alternative<Tensor>(p.value))  // defaults are in range
-        EXPECT_NO_THROW(make_method(r.name, {{p.name, p.value}})) << r.name << " " << p.name;
+      if (std::holds_alternative<Tensor>(p.value)) continue;
+      EXPECT_NO_THROW(make_method(r.name, {{p.name, p.value}}))
+          << r.name << " " << p.name;  // defaults are in range
     }
   }
 }
@@ -52,9 +57,7 @@ TEST(Method, SpecsComeBack) {
 }
 
 TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
-  EXPECT_EQ(spec_error("xatention"),
-            "method 'xatention': unknown; nearest: xattention, alibi, longformer");
-  EXPECT_EQ(spec_error("vertical"), spec_error("vertical"));
+  EXPECT_EQ(spec_error("xatention"), "method 'xatention': unknown; nearest: xattention");
   EXPECT_NE(spec_error("vertical").find("nearest: vertical_slash"), std::string::npos);
   EXPECT_NE(spec_error("").find("unknown"), std::string::npos);
   EXPECT_EQ(spec_error("a_shape:locl=3"),

@@ -126,7 +126,7 @@ function drawHeads() {
 }
 
 function drawScale() {
-  const W = widthOf('scale', 620), H = 66, left = 4, right = 4,
+  const W = widthOf('scale', 620), H = 50, left = 4, right = 4,
         s = svg('svg', {
           viewBox: `0 0 ${W} ${H}`,
           role: 'img',
@@ -146,6 +146,7 @@ function drawScale() {
     }
   });
   for (let e = -logFloor; e <= 0.01; ++e) {
+    if (W < 450 && e % 2) continue;
     const t = 1 + e / logFloor;
     const text =
         e >= -2.01 ? `${Math.round(100 * 10 ** e)} %` : `${(100 * 10 ** e).toPrecision(1)} %`;
@@ -156,9 +157,6 @@ function drawScale() {
                                   'middle',
          class: 'soft'}));
   }
-  s.append(svgText(
-      left, 62, 'share of a query\'s attention that goes to the cell, mean over its queries',
-      {class: 'soft', 'font-size': 11}));
   $('scale').replaceChildren(s);
 }
 

@@ -38,8 +38,8 @@ class Model {
   llama_model* model_ = nullptr;
 };
 
-// One pass of all tokens through a fresh context: the scheduler asks a backend what it supports when
-// a context's graphs are built, so a change of mode needs a new one.
+// One pass of all tokens through a fresh context: the scheduler asks a backend what it supports
+// when a context's graphs are built, so a change of mode needs a new one.
 struct Pass {
   int64_t ubatch = 512;
   int threads = 1;

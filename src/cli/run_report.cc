@@ -26,7 +26,9 @@ std::string base64(const CellMap& bytes) {
 }
 
 // To four decimals: the page prints no more.
-Json rounded(double x) { return std::isfinite(x) ? Json(std::round(x * 1e4) / 1e4) : Json(nullptr); }
+Json rounded(double x) {
+  return std::isfinite(x) ? Json(std::round(x * 1e4) / 1e4) : Json(nullptr);
+}
 
 Json density_json(const PairCounts& pairs) {
   Json layers = Json::array();
@@ -60,9 +62,12 @@ void replace(std::string& page, const std::string& mark, const std::string& by) 
 std::string escape_html(const std::string& s) {
   std::string out;
   for (const char c : s) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else
+      out += c;
   }
   return out;
 }

@@ -124,7 +124,7 @@ def test_one_file_without_network(small_run):
 def test_every_part_is_there(desktop, small_run):
     page, _ = desktop
     rows = len(small_run.json["rows"])
-    assert "1 536 tokens" in page.ids["title"]["text"]
+    assert "1\u202f536 tokens" in page.ids["title"]["text"]
     assert page.count("headline", "div", "card") == 3
     assert page.count("table", "tr") == rows + 1
     assert page.count("tradeoff-plot", "g", "point") == rows
@@ -160,7 +160,7 @@ def test_pictures_are_drawn_and_answer(desktop):
     assert "head 5" in seen["verdict"] and "keeps" in seen["verdict"]
     assert seen["pressed"] == ["true" if h == 5 else "false" for h in range(HEADS)]
     assert "layer 0, head 0" in seen["afterCell"]
-    assert seen["readout"].startswith("Queries 1 520–1 535, keys 0–15:")
+    assert seen["readout"].startswith("Queries 1\u202f520–1\u202f535, keys 0–15:")
 
 
 def test_phone_width_does_not_overflow(probed):

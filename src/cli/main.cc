@@ -60,6 +60,8 @@ int run(int argc, char** argv) {
   add_verbs(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& e) {
+    return e.get_exit_code();  // a verb that said all there is to say: 130 after Ctrl-C
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     return fail(usage_error(app, e, argc, argv), 2);

@@ -4,7 +4,6 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -23,6 +22,7 @@
 #include "cli/run_score.h"
 #include "cli/run_table.h"
 #include "cli/run_watch.h"
+#include "cli/verbs.h"
 #include "regard/method.h"
 #include "regard/run.h"
 #include "regard/status.h"

@@ -166,7 +166,8 @@ ggml::Control& load_plugin(const std::string& path) {
   return *static_cast<ggml::Control*>(entry);
 }
 
-Model::Model(const std::string& path, bool verbose) {
+Model::Model(const std::string& path, bool verbose)
+    : name_(std::filesystem::path(path).stem().string()) {
   check_gguf(path);
   llama_log.verbose = verbose;
   llama_log_set(on_log, nullptr);
@@ -205,10 +206,9 @@ int64_t Model::layers() const { return llama_model_n_layer(model_); }
 int64_t Model::heads() const { return llama_model_n_head(model_); }
 int64_t Model::kv_heads() const { return llama_model_n_head_kv(model_); }
 std::string Model::description() const {
-  char name[256] = {}, desc[256] = {};
-  llama_model_meta_val_str(model_, "general.name", name, sizeof name);
-  llama_model_desc(model_, desc, sizeof desc);
-  return *name ? fmt::format("{} ({})", name, desc) : desc;
+  char arch[128] = {};
+  llama_model_meta_val_str(model_, "general.architecture", arch, sizeof arch);
+  return fmt::format("{} ({}, {})", name_, arch, llama_ftype_name(llama_model_ftype(model_)));
 }
 
 PassResult run_pass(const Model& model, const Pass& pass) {

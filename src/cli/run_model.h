@@ -30,10 +30,11 @@ class Model {
   int64_t layers() const;
   int64_t heads() const;
   int64_t kv_heads() const;
-  std::string description() const;  // "llama 135M Q4_1"
+  std::string description() const;  // "SmolLM2-135M-Instruct.Q4_1 (llama, Q4_1)"
   llama_model* get() const { return model_; }
 
  private:
+  std::string name_;
   llama_model* model_ = nullptr;
 };
 

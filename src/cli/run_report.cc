@@ -90,8 +90,11 @@ std::string report_page(const RunInfo& info, const std::vector<Row>& rows,
   for (const auto& [name, maps] : pictures.methods)
     p["methods"].push_back({{"name", name}, {"maps", maps_json(maps)}});
 
-  std::string json = dump(data);  // "</" would end the script element that holds it
-  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.insert(at + 1, "\\");
+  std::string json;
+  for (const char c : dump(data)) {
+    if (c == '/' && !json.empty() && json.back() == '<') json += '\\';  // "</" would end the script
+    json += c;
+  }
   std::string page = kReportHtml;
   replace(page, "{{title}}", escape_html(info.model_desc));
   replace(page, "{{css}}", kReportCss);

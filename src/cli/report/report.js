@@ -68,8 +68,8 @@ function card(id, what, big, more) {
 
 function drawHeadline() {
   card('card-exact', 'Exact attention on Regard', fixed(exact.attention_speedup, 2) + '×',
-       `as fast as llama.cpp's own; the whole prefill ${fixed(exact.prefill_speedup, 2)}×. ` +
-       `Next-token top choice agrees at ${percent(exact.top1 === null ? null : llama.top1, 1)}.`);
+       `as fast as llama.cpp's own; the whole prefill ${fixed(exact.prefill_speedup, 2)}×. The likeliest next ` +
+       `token is the same at ${percent(llama.top1, 1)} of the scored positions.`);
   // Fastest among those that hardly lose; if all lose, the one that loses least.
   const faithful = methods.filter(r => r.loss_rise <= 0.01);
   const best = faithful.length
@@ -317,7 +317,7 @@ function drawHeads() {
 }
 
 function drawScale() {
-  const W = 620, H = 56, left = 4, right = 4, s = svg('svg', {viewBox: `0 0 ${W} ${H}`, role: 'img',
+  const W = 620, H = 66, left = 4, right = 4, s = svg('svg', {viewBox: `0 0 ${W} ${H}`, role: 'img',
     'aria-label': 'Colour scale: share of a query\'s attention, logarithmic'});
   const x = t => left + t * (W - left - right);
   ['mass', 'missed'].forEach((name, line) => {
@@ -332,7 +332,7 @@ function drawScale() {
     const text = e >= -2.01 ? `${Math.round(100 * 10 ** e)} %` : `${(100 * 10 ** e).toPrecision(1)} %`;
     s.append(svgText(x(t), 42, text, {'text-anchor': t < .01 ? 'start' : t > .99 ? 'end' : 'middle', class: 'soft'}));
   }
-  s.append(svgText(left, 55, 'share of a query\'s attention that goes to the cell, mean over its queries', {class: 'soft', 'font-size': 11}));
+  s.append(svgText(left, 62, 'share of a query\'s attention that goes to the cell, mean over its queries', {class: 'soft', 'font-size': 11}));
   $('scale').replaceChildren(s);
 }
 

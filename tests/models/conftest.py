@@ -13,7 +13,7 @@ MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = MODELS / "debian-reference.txt"
 
 TOKENS, UBATCH, SCORED = 1536, 256, 400
-A_SHAPE = "a_shape:init=64,local=256"
+A_SHAPE = "a_shape:n_init=64,n_local=256"
 TWIN = "xattention:block=64,threshold=2"  # its dense twin: must equal exact attention
 
 

@@ -133,7 +133,7 @@ REFUSED = [  # arguments, words that the one line must hold
     (["MODEL", "good.txt", "--ctx", "9000"], ["9000", "8192", "--force"]),
     (["MODEL", "good.txt", "--ctx", "-1"], ["--ctx -1"]),
     (["MODEL", "good.txt", "--method", "xatention"], ["xatention", "xattention"]),
-    (["MODEL", "good.txt", "--method", "a_shape:width=3"], ["width", "init", "local"]),
+    (["MODEL", "good.txt", "--method", "a_shape:width=3"], ["width", "n_init", "n_local"]),
     (["MODEL", "good.txt", "--method", "xattention:threshold=7"], ["threshold", "7"]),
     (["MODEL", "good.txt", "--method", "a_shape", "--method", "a_shape"], ["a_shape", "twice"]),
     (["MODEL", "good.txt", "--threads", "0"], ["--threads 0", "1.."]),

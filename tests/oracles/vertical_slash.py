@@ -2,7 +2,7 @@
 import numpy as np
 from common import positions, repeat_heads, visible
 
-small = {"vertical": 30, "slash": 104}
+small = {"vertical_size": 30, "slash_size": 104}
 
 
 def best(score, always, n):  # the first `always` come first; ties to the lower index
@@ -30,15 +30,15 @@ def row_keys(columns, slashes, end):  # keys of the block of rows [end - 64, end
     return sorted(below.union(*(range(a, b) for a, b in ranges)))
 
 
-def kept(q, k, v, vertical=1000, slash=6096, last=64, causal=True, offset=None):
+def kept(q, k, v, vertical_size=1000, slash_size=6096, last_q=64, causal=True, offset=None):
     n, m = q.shape[2], k.shape[2]
     start = m - n if offset is None else offset
-    p, distance = probe(q, k, last, start + max(n - last, 0))
+    p, distance = probe(q, k, last_q, start + max(n - last_q, 0))
     out = np.zeros(q.shape[:2] + (n, m + 192), bool)
     for b, h in np.ndindex(q.shape[:2]):
         diagonals = np.bincount(distance[distance >= 0], p[b, h][distance >= 0], m)
-        v_best = best(p[b, h].sum(0), 30, max(vertical, 30))
-        s_best = best(diagonals, 100, max(slash, 50))
+        v_best = best(p[b, h].sum(0), 30, max(vertical_size, 30))
+        s_best = best(diagonals, 100, max(slash_size, 50))
         for r in range(0, n, 64):
             out[b, h, r : r + 64, row_keys(v_best, s_best, start + r + 64)] = True
     return out[..., :m] & visible(q, k, causal, start)

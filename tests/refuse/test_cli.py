@@ -162,13 +162,13 @@ def test_a_failed_run_keeps_the_old_file(cli, files, tmp_path):
 def test_attend_writes_what_python_computes(cli, files, tmp_path):
     t = files.qkv()
     for device in ("cpu", "ref"):
-        text = cli.good("attend", "a_shape", "--set", "local=32", "--in", "qkv.safetensors", "--out",
+        text = cli.good("attend", "a_shape", "--set", "n_local=32", "--in", "qkv.safetensors", "--out",
                         "o.safetensors", "--device", device, "--threads", "2")
         assert "density" in text
         got, meta = files.read(tmp_path / "o.safetensors")
-        out, lse = regard.attend(t["q"], t["k"], t["v"], method="a_shape", local=32, impl=device)
+        out, lse = regard.attend(t["q"], t["k"], t["v"], method="a_shape", n_local=32, impl=device)
         assert np.array_equal(got["out"], out) and np.array_equal(got["lse"], lse)
-        assert meta == {"method": "a_shape:local=32", "implementation": device}
+        assert meta == {"method": "a_shape:n_local=32", "implementation": device}
     assert os.listdir(tmp_path).count("o.safetensors") == 1
     assert not [f for f in os.listdir(tmp_path) if "tmp" in f]
 

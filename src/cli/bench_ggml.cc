@@ -2,6 +2,7 @@
 
 #ifdef REGARD_BENCH_GGML
 #include <cstring>
+#include <limits>
 
 #include "core/half.h"
 #include "ggml-cpu.h"
@@ -39,7 +40,7 @@ class Attention : public GgmlAttention {
     ggml_tensor* v = copy(x.v.view, bytes(x.v.view));
     ggml_tensor* out = ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f,
                                            float(x.softcap));
-    ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+    ggml_prec_set_acc(out, GGML_PREC_F32);
     graph_ = ggml_new_graph(context_);
     ggml_build_forward_expand(graph_, out);
     plan_ = ggml_graph_plan(graph_, threads, nullptr);
@@ -62,7 +63,7 @@ class Attention : public GgmlAttention {
     const Problem& p = plan.problem;
     const RowRanges r = row_ranges(p, plan.branches[0]);
     const BitMask* bits = plan.branches[0].rule.mask.get();
-    const uint16_t ban = f32_to_f16(-INFINITY);
+    const uint16_t ban = f32_to_f16(-std::numeric_limits<float>::infinity());
     bool any = false;
     ggml_tensor* t = ggml_new_tensor_2d(context_, GGML_TYPE_F16, p.nk, p.nq);
     for (int64_t i = 0; i < p.nq; ++i) {

@@ -46,20 +46,26 @@ std::vector<double> head_densities(const Plan& plan) {
 std::string text_maps(const Plan& plan, const std::vector<int64_t>& heads) {
   const std::vector<double> density = head_densities(plan);
   std::string out;
+  const auto end_line = [&](const std::string& line) {
+    out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  };
   for (size_t first = 0; first < heads.size(); first += kAcross) {
     const size_t last = std::min(first + kAcross, heads.size());
     std::vector<std::vector<std::string>> maps;
+    std::string line;
     for (size_t i = first; i < last; ++i) {
       const std::string title =
           fmt::format("head {}, density {:.4f}", heads[i], density[size_t(heads[i])]);
-      out += fmt::format("  {:<{}}", title, kWide);
+      line += fmt::format("  {:<{}}", title, kWide);
       maps.push_back(text_map(plan, heads[i]));
     }
+    end_line(line);
     for (size_t r = 0; r < maps[0].size(); ++r) {
-      out += "\n";
-      for (const auto& map : maps) out += "  " + map[r];
+      line.clear();
+      for (const auto& map : maps) line += "  " + map[r];
+      end_line(line);
     }
-    out += "\n\n";
+    end_line("");
   }
   return out +
          "  queries down, keys across: █ all of the pairs, ▓ ▒ ░ fewer, · none, blank: not "

@@ -7,10 +7,14 @@ function(regard_add_run target)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${dir}/run*.cc)
   set(parts ${CMAKE_CURRENT_BINARY_DIR}/generated/report_parts.h)
-  set(page ${dir}/report/report.html ${dir}/report/report.css ${dir}/report/report.js)
+  set(js base.js table.js plots.js maps.js density.js start.js)
+  list(TRANSFORM js PREPEND ${dir}/report/ OUTPUT_VARIABLE page)
+  list(APPEND page ${dir}/report/report.html ${dir}/report/report.css)
+  list(JOIN js " " js)
   add_custom_command(
     OUTPUT ${parts}
-    COMMAND ${CMAKE_COMMAND} -DOUT=${parts} -DDIR=${dir}/report -P ${dir}/report/embed.cmake
+    COMMAND ${CMAKE_COMMAND} -DOUT=${parts} -DDIR=${dir}/report -DJS=${js} -P
+            ${dir}/report/embed.cmake
     DEPENDS ${page} ${dir}/report/embed.cmake
     COMMENT "Embedding the report page" VERBATIM)
   target_sources(${target} PRIVATE ${sources} ${parts})

@@ -48,7 +48,7 @@ class Attend {
       p.rows = PanelRows(t.rows() - first);
       p.live = int(std::min<int64_t>(p.rows, t.rows() - first));
       summarise(p);
-      PackQueries(queries, t, first, p.rows, p.live, c.q_factor, m.row,
+      PackQueries(queries, t, first, p.rows, p.live, c.q_factor, m.decoded,
                   m.queries + first * p_.dk);
       first += p.live;
       padded_ = p.first + p.rows;
@@ -103,8 +103,8 @@ class Attend {
 
   void Pack() {
     const int64_t h = t_.kv_head(p_);
-    PackKeys(k_, t_.b, h, tile_, m_.row, m_.transpose, m_.keys);
-    finite_ = PackValues(v_, t_.b, h, tile_, m_.row, m_.values);
+    PackKeys(k_, t_.b, h, tile_, m_.decoded, m_.keys);
+    finite_ = PackValues(v_, t_.b, h, tile_, m_.decoded, m_.values);
     if (const View& kb = c_.w.key_bias) ReadBias(kb, Element(kb, t_.b, h, 0), tile_, m_.key_bias);
   }
 

@@ -131,6 +131,16 @@ inline DecodeFn Decoder(DType t) {
   }
 }
 
+// Calls f with the type of a plain row as a constant.
+template <class F>
+HWY_INLINE auto WithPlainType(DType t, const F& f) {
+  switch (t) {
+    case DType::f16: return f(std::integral_constant<DType, DType::f16>());
+    case DType::bf16: return f(std::integral_constant<DType, DType::bf16>());
+    default: return f(std::integral_constant<DType, DType::f32>());
+  }
+}
+
 // Reads rows of a view, whatever its last stride.
 class Rows {
  public:
@@ -143,6 +153,9 @@ class Rows {
     for (int64_t i = v_.size[3]; i % kLanes != 0; ++i) dst[i] = 0;
   }
   int64_t size() const { return v_.size[3]; }
+  const View& view() const { return v_; }
+  // f32, f16 or bf16 with neighbouring channels: can be widened straight from memory.
+  bool plain() const { return dense_ && info(v_.dtype).block == 1; }
 
  private:
   const View& v_;

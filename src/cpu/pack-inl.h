@@ -14,15 +14,29 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
-// Four dims of kLanes keys, as lanes of four vectors. tmp: [4][kLanes / 4][4], vector i holding
-// keys i, 4 + i, 8 + i, ... (four dims each), so that a 4 x 4 transpose inside every 128-bit block
-// leaves the keys in order.
 #if HWY_TARGET != HWY_SCALAR
-HWY_INLINE void Transpose4(const float* tmp, float* dst, int dims) {
+// Four dims of keys i, 4 + i, 8 + i, ...: one 128-bit block a key.
+template <size_t kLanesOfD>
+HWY_INLINE auto LoadBlocks(const float* row, int64_t stride) {
+  const hn::CappedTag<float, kLanesOfD> d;
+  if constexpr (kLanesOfD == 4) {
+    return hn::Load(d, row);
+  } else {
+    constexpr size_t kHalf = kLanesOfD / 2;
+    return hn::Combine(d, LoadBlocks<kHalf>(row + kHalf * stride, stride),
+                       LoadBlocks<kHalf>(row, stride));
+  }
+}
+
+// Four dims of kLanes keys, as lanes of `dims` vectors kPanel apart: with the keys dealt out to
+// blocks as above, a 4 x 4 transpose inside every block leaves them in order.
+HWY_INLINE void Transpose4(const float* rows, int64_t stride, float* dst, int dims) {
   const DF d;
   const hn::Repartition<double, DF> dd;
-  const VF a = hn::Load(d, tmp), b = hn::Load(d, tmp + kLanes);
-  const VF c = hn::Load(d, tmp + 2 * kLanes), e = hn::Load(d, tmp + 3 * kLanes);
+  const VF a = LoadBlocks<kLanes>(rows, stride);
+  const VF b = LoadBlocks<kLanes>(rows + stride, stride);
+  const VF c = LoadBlocks<kLanes>(rows + 2 * stride, stride);
+  const VF e = LoadBlocks<kLanes>(rows + 3 * stride, stride);
   const auto ab0 = hn::BitCast(dd, hn::InterleaveLower(d, a, b));
   const auto ab2 = hn::BitCast(dd, hn::InterleaveUpper(d, a, b));
   const auto ce0 = hn::BitCast(dd, hn::InterleaveLower(d, c, e));
@@ -35,48 +49,72 @@ HWY_INLINE void Transpose4(const float* tmp, float* dst, int dims) {
 #endif
 
 // dst: panels [dk][kPanel] of keys. Columns past tile.n hold what was there before: the scores they
-// make are masked. row: dk rounded up to 32; tmp: kLanes * (dk rounded up to 4).
-inline void PackKeys(const Rows& k, int64_t b, int64_t h, const KeyTile& tile, float* row,
-                     float* tmp, float* dst) {
-  const int64_t dk = k.size();
+// make are masked. rows: [kLanes][dk rounded up to 32]; a vector's worth of keys is decoded before
+// any is read back, since a load right behind its store would wait for it.
+inline void PackKeys(const Rows& k, int64_t b, int64_t h, const KeyTile& tile, float* rows,
+                     float* dst) {
+  const int64_t dk = k.size(), stride = round_up(dk, 32);
   for (int g = 0; g * kLanes < tile.n; ++g) {
     float* panel = dst + (g / 2) * dk * kPanel + (g % 2) * kLanes;
     const int keys = std::min(kLanes, tile.n - g * kLanes);
+    for (int j = 0; j < keys; ++j) k.Read(b, h, tile.id[g * kLanes + j], rows + j * stride);
 #if HWY_TARGET == HWY_SCALAR
-    (void)tmp, (void)keys;
-    k.Read(b, h, tile.id[g], row);
-    for (int64_t c = 0; c < dk; ++c) panel[c * kPanel] = row[c];
+    for (int64_t c = 0; c < dk; ++c) panel[c * kPanel] = rows[c];
 #else
-    const hn::Full128<float> d4;
-    for (int j = 0; j < keys; ++j) {
-      k.Read(b, h, tile.id[g * kLanes + j], row);
-      float* slot = tmp + (j % 4) * kLanes + j / 4 * 4;
-      for (int64_t c = 0; c < dk; c += 4) hn::Store(hn::Load(d4, row + c), d4, slot + c * kLanes);
-    }
     for (int64_t c = 0; c < dk; c += 4) {
-      Transpose4(tmp + c * kLanes, panel + c * kPanel, int(std::min<int64_t>(4, dk - c)));
+      Transpose4(rows + c, stride, panel + c * kPanel, int(std::min<int64_t>(4, dk - c)));
     }
 #endif
   }
 }
 
+// Copies vectors into the panels of one value row and remembers whether any element was not finite:
+// 0 * x is 0 or NaN.
+class ValueRow {
+ public:
+  HWY_ATTR ValueRow() : even_(hn::Zero(DF())), odd_(hn::Zero(DF())) {}
+  HWY_INLINE void Put(VF x, int c, float* to) {
+    const DF d;
+    VF& poison = c % 2 ? odd_ : even_;
+    poison = hn::MulAdd(x, hn::Zero(d), poison);
+    hn::Store(x, d, to + (c / 2) * kKeys * kPanel + (c % 2) * kLanes);
+  }
+  bool finite() const {
+    const VF sum = hn::Add(even_, odd_);
+    return hn::AllTrue(DF(), hn::Eq(sum, sum));
+  }
+
+ private:
+  VF even_, odd_;
+};
+
 // dst: panels [kKeys][kPanel] of value columns. Returns whether every element is finite: an
 // infinity or NaN under a weight of zero has to be kept away from the product.
 inline bool PackValues(const Rows& v, int64_t b, int64_t h, const KeyTile& tile, float* row,
                        float* dst) {
-  const DF d;
   const int vecs = round_up(v.size(), kLanes) / kLanes;
-  VF poison = hn::Zero(d);
+  ValueRow put;
+  if (v.plain() && v.size() % kLanes == 0) {
+    WithPlainType(v.view().dtype, [&](auto type) HWY_ATTR {
+      const int64_t bytes = kLanes * (type() == DType::f32 ? 4 : 2);
+      for (int j = 0; j < tile.n; ++j) {
+        const char* src = v.view().at(b, h, tile.id[j]);
+        int c = 0;
+        for (; c + 2 <= vecs; c += 2) {
+          put.Put(Widen(src + c * bytes, type), 0, dst + j * kPanel + (c / 2) * kKeys * kPanel);
+          put.Put(Widen(src + (c + 1) * bytes, type), 1,
+                  dst + j * kPanel + (c / 2) * kKeys * kPanel);
+        }
+        if (c < vecs) put.Put(Widen(src + c * bytes, type), c, dst + j * kPanel);
+      }
+    });
+    return put.finite();
+  }
   for (int j = 0; j < tile.n; ++j) {
     v.Read(b, h, tile.id[j], row);
-    float* to = dst + j * kPanel;
-    for (int c = 0; c < vecs; ++c) {
-      const VF x = hn::Load(d, row + c * kLanes);
-      poison = hn::MulAdd(x, hn::Zero(d), poison);
-      hn::Store(x, d, to + (c / 2) * kKeys * kPanel + (c % 2) * kLanes);
-    }
+    for (int c = 0; c < vecs; ++c) put.Put(hn::Load(DF(), row + c * kLanes), c, dst + j * kPanel);
   }
-  return hn::AllTrue(d, hn::Eq(poison, poison));
+  return put.finite();
 }
 
 // dst: [dk][rows] of one row panel, times `factor`; `live` rows come from the tile, the rest are 0.

@@ -1,5 +1,6 @@
 // Per-thread memory of one item, kept by the thread between calls. Layer: cpu.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -12,8 +13,7 @@ struct Scratch {
   float* queries;    // row panels [dk][panel rows]
   float* keys;       // panels [dk][2 vectors]
   float* values;     // panels [64][2 vectors]
-  float* row;        // one decoded row
-  float* transpose;  // one vector of decoded rows
+  float* decoded;    // one vector of decoded rows
   float* scores;     // [panel rows][64]
   float* key_bias;   // [64]
   float* acc;        // [rows][dv rounded up to a vector]
@@ -26,7 +26,7 @@ struct Scratch {
     const int64_t dk_up = (dk + 31) / 32 * 32, dv_up = (dv + 31) / 32 * 32;
     const std::pair<float**, int64_t> parts[] = {
         {&queries, rows * dk},          {&keys, 64 * dk_up},  {&values, 64 * dv_up},
-        {&row, std::max(dk_up, dv_up)}, {&transpose, 16 * dk_up}, {&scores, 12 * 64},
+        {&decoded, std::max(16 * dk_up, dv_up)}, {&scores, 12 * 64},
         {&key_bias, 64},                {&acc, rows * dv_up}, {&max, rows},
         {&sum, rows * 16}};
     int64_t need = 0;

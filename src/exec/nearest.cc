@@ -35,7 +35,8 @@ std::vector<std::string> nearest(const std::string& word, std::vector<std::strin
   };
   std::stable_sort(names.begin(), names.end(),
                    [&](const std::string& a, const std::string& b) { return cost(a) < cost(b); });
-  if (names.size() > count) names.resize(count);
+  while (names.size() > count || (!names.empty() && cost(names.back()) > cost(names[0]) + 2))
+    names.pop_back();
   return names;
 }
 

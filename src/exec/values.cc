@@ -17,10 +17,12 @@ struct Visitor : F... {
 template <class... F>
 Visitor(F...) -> Visitor<F...>;
 
-// 1e12 stays 1e12 and 4096 stays 4096.
+// The shorter of 1e+12 and 1000000000000 that reads back as the same number.
 std::string number(double x) {
-  if (std::abs(x) < 1e7 && x == std::floor(x)) return fmt::format("{}", int64_t(x));
-  return fmt::format("{}", x);
+  const std::string brief = fmt::format("{:g}", x), full = fmt::format("{}", x);
+  double back = 0;
+  std::from_chars(brief.data(), brief.data() + brief.size(), back);
+  return back == x && brief.size() < full.size() ? brief : full;
 }
 
 std::string accepted(const Param& p) {

@@ -301,7 +301,7 @@ void two_sequences(bool unified, const std::set<std::string>& reasons) {
     alone = decode(open({.flash = false, .sequences = 2, .unified = unified}).get(), both);
   }
   Seen seen;
-  const With method(Mode::method, "a_shape:local=64,init=4", &seen);
+  const With method(Mode::method, "a_shape:n_local=64,n_init=4", &seen);
   const Difference d =
       difference(alone, decode(open({.sequences = 2, .unified = unified}).get(), both));
   EXPECT_LE(d.kl, 2 * own().apart.kl);

@@ -1,0 +1,79 @@
+// regard check: the kernels against the reference over text problems, on every instruction set.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/arguments.h"
+#include "cli/bench_problem.h"
+#include "cli/verbs.h"
+#include "cpu/cpu.h"
+#include "ref/judge.h"
+#include "regard/run.h"
+#include "regard/status.h"
+
+namespace regard::cli {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> files, problems, targets;
+  int threads = 0;
+};
+
+// One problem on one target; returns whether it passed.
+bool check_one(const TextProblem& x, const std::string& target, int threads) {
+  cpu::force_target(target);
+  RunOptions options;
+  options.impl = "cpu";
+  options.threads = threads;
+  Out out;
+  out.out = x.out.view;
+  out.lse = x.lse.view;
+  attend(x.plan, x.q.view, x.k.view, x.v.view, out, options);
+  const ref::Verdict v =
+      ref::judge(x.plan, x.q.view, x.k.view, x.v.view, out, threads ? threads : hardware_threads());
+  fmt::print("{}  {:<6}  out {:.1e} of {:.1e}  lse {:.1e} of {:.1e}  {}\n",
+             v.passed() ? "pass" : "FAIL", target, v.error, v.bound, v.lse_error, v.lse_bound,
+             x.text);
+  if (!v.passed()) fmt::print("      {}\n", v.failure);
+  std::fflush(stdout);
+  return v.passed();
+}
+
+void check(const Arguments& a) {
+  std::vector<std::string> lines = a.problems;
+  if (!a.files.empty() || lines.empty()) {
+    const std::vector<std::string> more = read_problems(a.files);
+    lines.insert(lines.end(), more.begin(), more.end());
+  }
+  const std::vector<std::string> targets = a.targets.empty() ? cpu::targets() : a.targets;
+  for (const std::string& t : targets) cpu::force_target(t);
+  int failed = 0;
+  for (const std::string& line : lines) {
+    const TextProblem x = parse_problem(line);
+    for (const std::string& t : targets) failed += !check_one(x, t, a.threads);
+  }
+  cpu::force_target("");
+  const size_t runs = lines.size() * targets.size();
+  if (failed > 0) throw Error(fmt::format("check: {} of {} runs failed", failed, runs));
+  fmt::print("{} runs passed\n", runs);
+}
+
+}  // namespace
+
+void add_check(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand(
+      "check", "Run the CPU kernels against the fp64 reference over text problems.");
+  verb->footer(
+      "Each line prints the error that came nearest to its bound, and the bound: twice the error of\n"
+      "a naive f32 implementation plus a few ulps.\n"
+      "Example: regard check bench/problems/check.txt\n"
+      "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");
+  verb->add_option("files", a->files, "Files with one problem a line");
+  verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
+  verb->add_option("--target", a->targets, "Instruction sets; all of this machine's by default");
+  add_threads(*verb, &a->threads);
+  verb->callback([a] { check(*a); });
+}
+
+}  // namespace regard::cli

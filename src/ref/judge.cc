@@ -1,0 +1,231 @@
+// The naive f32 implementation is written the way one would write it first: two passes a row, plain
+// sums, one rounding after the other. It shares nothing with the kernels.
+#include "ref/judge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/parallel.h"
+#include "ref/ref.h"
+
+namespace regard::ref {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+int64_t block_of(const Branch& br) {
+  return br.source.kind == SourceKind::pooled ? br.source.block : 1;
+}
+
+// One head's keys and values in f32, means over a block where the source is pooled.
+struct Keys {
+  int64_t n = 0, dk = 0, dv = 0;
+  std::vector<float> k, v, weight;
+
+  Keys(const Plan& plan, const View& kv, const View& vv, int64_t b, int64_t h) {
+    const Problem& p = plan.problem;
+    const int64_t block = block_of(plan.branches[0]);
+    n = (p.nk + block - 1) / block, dk = p.dk, dv = p.dv;
+    pool(kv, b, h, p.nk, block, dk, &k);
+    pool(vv, b, h, p.nk, block, dv, &v);
+    for (int64_t j = 0; j < n; ++j) {
+      const float tokens = float(std::min(block, p.nk - j * block));
+      weight.push_back(block == 1 ? 0 : std::log(tokens));
+    }
+  }
+
+ private:
+  void pool(const View& x, int64_t b, int64_t h, int64_t tokens, int64_t block, int64_t d,
+            std::vector<float>* to) {
+    std::vector<float> row(size_t(d) + 32);
+    to->assign(size_t(n * d), 0);
+    for (int64_t j = 0; j < tokens; ++j) {
+      const int64_t first = j / block * block;
+      const float count = float(std::min(block, tokens - first));
+      read_row(x, b, h, j, row.data());
+      for (int64_t c = 0; c < d; ++c) (*to)[size_t(j / block * d + c)] += row[size_t(c)] / count;
+    }
+  }
+};
+
+float element(const View& v, int64_t b, int64_t h, int64_t i, int64_t j) {
+  View one = v;
+  one.data = v.at(v.size[0] == 1 ? 0 : b, v.size[1] == 1 ? 0 : h, i) + j * v.stride[3];
+  one.size = {1, 1, 1, 1};
+  float x;
+  read_row(one, 0, 0, 0, &x);
+  return x;
+}
+
+int64_t position(const Problem& p, int64_t i) {
+  for (size_t n = 0; n + 1 < p.cu_q.size(); ++n)
+    if (p.cu_q[n] <= i && i < p.cu_q[n + 1]) return i - p.cu_q[n + 1] + p.cu_k[n + 1];
+  return i + p.offset;
+}
+
+struct At {
+  int64_t b, h, i;
+};
+
+float logit(const Plan& plan, const Keys& keys, const float* q, At at, int64_t j) {
+  const Problem& p = plan.problem;
+  const Score& s = plan.branches[0].score;
+  float x = 0;
+  for (int64_t c = 0; c < p.dk; ++c) x += q[c] * keys.k[size_t(j * p.dk + c)];
+  x *= p.scale;
+  if (s.softcap > 0) x = s.softcap * std::tanh(x / s.softcap);
+  if (!s.alibi.empty()) x -= s.alibi[size_t(at.h)] * float(std::abs(position(p, at.i) - j));
+  if (s.bias) {
+    const float bias = element(s.bias.view, at.b, at.h, at.i, j);
+    const float slope = s.bias_scale.empty() ? 1.0f : s.bias_scale[size_t(at.h)];
+    x = bias == -kInf ? bias : x + slope * bias;
+  }
+  if (s.key_bias) x += element(s.key_bias.view, at.b, at.h / p.group(), 0, j);
+  return x + keys.weight[size_t(j)];
+}
+
+struct Row {
+  std::vector<float> out;
+  float lse = -kInf;
+  double largest = 0;  // |weight * value|, over keys and channels
+};
+
+Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float* q, At at) {
+  const Norm& norm = plan.branches[0].norm;
+  const bool sigmoid = norm.kind == NormKind::sigmoid, sink = norm.kind == NormKind::softmax_sink;
+  std::vector<float> s(size_t(keys.n), -kInf);
+  float max = sink ? norm.sink[size_t(at.h)] : -kInf;
+  for (int64_t j = 0; j < keys.n; ++j) {
+    if (!pairs.get(at.b, at.h, at.i, j)) continue;
+    s[size_t(j)] = logit(plan, keys, q, at, j);
+    max = std::max(max, s[size_t(j)]);
+  }
+  float sum = sink && max > -kInf ? std::exp(norm.sink[size_t(at.h)] - max) : 0;
+  Row r;
+  r.out.assign(size_t(keys.dv), 0);
+  for (int64_t j = 0; j < keys.n; ++j) {
+    const float x = s[size_t(j)];
+    if (x == -kInf) continue;
+    const float w = sigmoid ? 1 / (1 + std::exp(-(x + norm.shift))) : std::exp(x - max);
+    sum += w;
+    for (int64_t c = 0; c < keys.dv; ++c) {
+      const float term = w * keys.v[size_t(j * keys.dv + c)];
+      r.out[size_t(c)] += term;
+      r.largest = std::max<double>(r.largest, std::abs(term));
+    }
+  }
+  if (sum == 0) return r;
+  r.lse = (sigmoid ? 0 : max) + std::log(sum);
+  if (sigmoid) return r;
+  for (float& x : r.out) x /= sum;
+  r.largest /= sum;
+  return r;
+}
+
+// What the naive implementation gets wrong, and the scale of every row.
+struct Yardstick {
+  double out = 0, lse = 0;
+  std::vector<double> largest;  // [B, heads, nq]
+};
+
+// NaN and infinite differences say nothing about rounding.
+void raise(double* worst, double error) {
+  if (std::isfinite(error)) *worst = std::max(*worst, error);
+}
+
+Yardstick measure(const Plan& plan, const View& q, const View& k, const View& v, const Out& want,
+                  int threads) {
+  const Problem& p = plan.problem;
+  const BitMask pairs = expand(plan, 0);
+  Yardstick y;
+  y.largest.resize(size_t(p.batch * p.heads * p.nq));
+  for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
+    const int64_t b = bh / p.heads, h = bh % p.heads;
+    const Keys keys(plan, k, v, b, h / p.group());
+    std::vector<Row> rows(size_t(p.nq));
+    parallel_for(p.nq, threads, [&](int64_t i, int) {
+      std::vector<float> query(size_t(p.dk));
+      read_row(q, b, h, i, query.data());
+      rows[size_t(i)] = naive(plan, keys, pairs, query.data(), {b, h, i});
+    });
+    std::vector<double> exact(size_t(p.dv));
+    for (int64_t i = 0; i < p.nq; ++i) {
+      const Row& row = rows[size_t(i)];
+      y.largest[size_t(bh * p.nq + i)] = std::isfinite(row.largest) ? row.largest : 0;
+      read_row(want.out, b, h, i, exact.data());
+      for (int64_t c = 0; c < p.dv; ++c)
+        raise(&y.out, std::abs(double(row.out[size_t(c)]) - exact[size_t(c)]));
+      double lse;
+      read_row(want.lse, b, h, i, &lse);
+      raise(&y.lse, std::abs(double(row.lse) - lse));
+    }
+  }
+  return y;
+}
+
+class Comparison {
+ public:
+  explicit Comparison(Verdict* verdict) : v_(verdict) {}
+
+  void element(const char* what, At at, int64_t c, double got, double want, double bound) {
+    const bool lse = what[0] == 'l';
+    const double error = std::abs(got - want);
+    double &worst = lse ? v_->lse_error : v_->error, &its = lse ? v_->lse_bound : v_->bound;
+    if (std::isfinite(error) && (its == 0 || error / bound > worst / its)) {
+      worst = error;
+      its = bound;
+    }
+    const bool same = std::isfinite(want) ? error <= bound
+                                          : std::isnan(want) ? std::isnan(got) : got == want;
+    if (same || ++failures_ > 4) return;
+    v_->failure += fmt::format("{}{}[{},{},{},{}] = {}, reference {}, bound {:.2g}",
+                               failures_ > 1 ? "; " : "", what, at.b, at.h, at.i, c, got, want,
+                               bound);
+  }
+
+ private:
+  Verdict* v_;
+  int failures_ = 0;
+};
+
+}  // namespace
+
+Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
+              int threads) {
+  const Problem& p = plan.problem;
+  const Tensor out = make_tensor(DType::f64, {p.batch, p.heads, p.nq, p.dv});
+  const Tensor lse = make_tensor(DType::f64, {p.batch, p.heads, p.nq, 1});
+  const Out want{out.view, lse.view, {}};
+  attend(plan, q, k, v, want, threads);
+  const Yardstick y = measure(plan, q, k, v, want, threads);
+  constexpr double kUlp = 0x1p-23;
+  const DType type = got.out.dtype;
+  const double cast = type == DType::f16 ? 0x1p-11 : type == DType::bf16 ? 0x1p-8 : 0;
+  // Below f16's normal range its half ulp is absolute.
+  const double floor = type == DType::f16 ? 0x1p-25 : 1e-37;
+  Verdict verdict;
+  Comparison compare(&verdict);
+  std::vector<double> g(size_t(p.dv)), w(size_t(p.dv));
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.nq; ++i) {
+        read_row(got.out, b, h, i, g.data());
+        read_row(want.out, b, h, i, w.data());
+        const double term = 4 * kUlp * y.largest[size_t((b * p.heads + h) * p.nq + i)];
+        for (size_t c = 0; c < g.size(); ++c)
+          compare.element("out", {b, h, i}, int64_t(c), g[c], w[c],
+                          2 * y.out + term + cast * std::abs(w[c]) + floor);
+        if (!got.lse) continue;
+        double gl, wl;
+        read_row(got.lse, b, h, i, &gl);
+        read_row(want.lse, b, h, i, &wl);
+        compare.element("lse", {b, h, i}, 0, gl, wl,
+                        2 * y.lse + 4 * kUlp * std::max(1.0, std::abs(wl)));
+      }
+  return verdict;
+}
+
+}  // namespace regard::ref

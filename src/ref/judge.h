@@ -1,0 +1,24 @@
+// Judging a kernel: its error against the fp64 reference, measured by the error of a naive f32
+// implementation on the same inputs. Layer: ref.
+#pragma once
+#include <string>
+
+#include "regard/out.h"
+#include "regard/plan.h"
+
+namespace regard::ref {
+
+struct Verdict {
+  double error = 0, bound = 0;          // of the output element nearest to (or furthest past) its bound
+  double lse_error = 0, lse_bound = 0;  // the same of the lse
+  std::string failure;                  // empty: passed; else the first few elements out of bounds
+  bool passed() const { return failure.empty(); }
+};
+
+// `plan` has one branch. An output element may be off by twice the largest error of the naive
+// implementation, plus 4 ulps of its row's largest term weight * value, plus half an ulp of the
+// output's own type. NaN and infinities must be where the reference has them.
+Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
+              int threads);
+
+}  // namespace regard::ref

@@ -47,7 +47,7 @@ test-asan: bootstrap ## the unit tests under the address and undefined-behaviour
 	ctest --test-dir build/asan --output-on-failure --no-tests=error
 
 docs: build ## the generated pages, one a method
-	$(PYTHON) tools/make_docs.py build/bin/regard docs/methods
+	PYTHONPATH=build/python $(PYTHON) tools/gen_method_docs.py --out build/docs/methods
 
 format: ## clang-format on every C++ file
 	git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i

@@ -42,17 +42,11 @@ uint64_t hash_bytes(const char* data, size_t bytes, uint64_t seed) {
   return h;
 }
 
-uint64_t hash_rows(const ggml_tensor* mask, int64_t nq, int threads) {
-  const int64_t rows = mask->ne[3] * nq;
+uint64_t hash_rows(const ggml_tensor* mask, int64_t nq) {
   const size_t bytes = size_t(mask->ne[0]) * sizeof(uint16_t);
-  std::vector<uint64_t> hashes(rows);
-  constexpr int64_t kRows = 32;  // an item: enough work to be worth handing out
-  parallel_for((rows + kRows - 1) / kRows, threads, [&](int64_t item, int) {
-    for (int64_t r = item * kRows; r < std::min(rows, (item + 1) * kRows); ++r)
-      hashes[r] = hash_bytes(row(mask, r / nq, r % nq), bytes, uint64_t(r));
-  });
   uint64_t h = 0;
-  for (uint64_t r : hashes) h = mix(h, r);
+  for (int64_t b = 0; b < mask->ne[3]; ++b)
+    for (int64_t i = 0; i < nq; ++i) h = mix(h, hash_bytes(row(mask, b, i), bytes, uint64_t(i)));
   return h;
 }
 
@@ -179,9 +173,8 @@ std::shared_ptr<const MaskReading> MaskReader::read(const ggml_tensor* mask, int
     reading->parts.emplace_back().nk = nk;
     return reading;
   }
-  std::vector<int64_t> key{mask->ne[0], mask->ne[1],
-                           mask->ne[3], nq,
-                           nk,          std::bit_cast<int64_t>(hash_rows(mask, nq, threads))};
+  std::vector<int64_t> key{mask->ne[0], mask->ne[1], mask->ne[3],
+                           nq,          nk,          std::bit_cast<int64_t>(hash_rows(mask, nq))};
   const auto same = [&](const Entry& e) { return e.key == key; };
   if (auto it = std::find_if(recent_.begin(), recent_.end(), same); it != recent_.end()) {
     std::rotate(recent_.begin(), it, it + 1);

@@ -60,12 +60,13 @@ def test_bad_setting_is_one_clear_line(name, value, wanted):
 
 
 def test_part_of_ggmls_suite():
-    # 12 corners of the whole: types, sinks, ALiBi, soft-cap, permuted, Dk != Dv, several sequences.
-    match = ("hsk=(64|128|192|576),.*nr23=.(4|1),(1|3).,kv=(113|512),nb=(1|3|75),mask=1,sinks=1,"
+    # Types, sinks, ALiBi, soft-cap, permuted, Dk != Dv, grouped heads, several sequences; `make
+    # test-ggml` runs all 5,308.
+    match = ("hsk=(64|128|192|576),.*kv=(113,nb=75|512,nb=3),mask=1,sinks=1,"
              ".*type_K=(f16|bf16|q8_0|iq4_nl)")
     passed, failed, refused, reasons, text, code = ggml_suite.run(BIN, match)
     assert not failed and code == 0, failed[:5]
-    assert len(passed) >= 200
+    assert len(passed) >= 140
     assert not refused and "on ref" not in text
 
 

@@ -117,7 +117,7 @@ def test_prefix_where_claimed(name):
 @every_method
 @pytest.mark.parametrize("kind", sorted(regard.planted_kinds()))
 def test_recall_on_planted_structure(name, kind):
-    """Keeps no less of the mass than its share of the pairs, and nearly all of it where the mass lies
+    """Keeps no less of the mass than its share of the pairs, and nearly all of it where it lies
     in a band or on first tokens, which every method that looks at the data can see."""
     if RECORDS[name]["family"] != "dynamic":
         pytest.skip("does not look at the data")

@@ -13,7 +13,7 @@ import regard
 
 def program():
     built = pathlib.Path(regard.__file__).resolve().parents[2] / "bin"
-    return str(pathlib.Path(os.environ.get("REGARD_BIN", built)) / "regard")
+    return str(pathlib.Path(os.environ.get("REGARD_BIN", built)).resolve() / "regard")
 
 
 class Cli:

@@ -322,7 +322,7 @@ int run_command(const RunArgs& args) {
       std::fputs(run->table().c_str(), stdout);
       std::fflush(stdout);
     }
-    std::fputs("run: interrupted; no file was written\n", stderr);
+    std::fputs("regard: run: interrupted; no file was written\n", stderr);
     return 130;
   }
   return 0;

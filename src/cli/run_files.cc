@@ -72,6 +72,16 @@ size_t bad_utf8(const std::string& s) {
   return std::string::npos;
 }
 
+// The model's number of query heads is 0 or not stated: recurrent architectures.
+bool without_attention(const gguf_context* gguf, std::string& arch) {
+  const int64_t id = gguf_find_key(gguf, "general.architecture");
+  if (id < 0 || gguf_get_kv_type(gguf, id) != GGUF_TYPE_STRING) return false;  // llama.cpp refuses
+  arch = gguf_get_val_str(gguf, id);
+  const int64_t heads = gguf_find_key(gguf, (arch + ".attention.head_count").c_str());
+  if (heads < 0) return true;
+  return gguf_get_kv_type(gguf, heads) == GGUF_TYPE_UINT32 && gguf_get_val_u32(gguf, heads) == 0;
+}
+
 void quiet_log(ggml_log_level, const char*, void*) {}
 
 }  // namespace
@@ -139,6 +149,11 @@ void check_gguf(const std::string& path) {
   const std::unique_ptr<gguf_context, void (*)(gguf_context*)> gguf(
       gguf_init_from_file(path.c_str(), {/*no_alloc=*/true, /*ctx=*/nullptr}), gguf_free);
   if (!gguf) fail("model", path, "has a damaged or truncated GGUF header");
+  if (std::string arch; without_attention(gguf.get(), arch))
+    fail("model", path,
+         fmt::format("has no attention (architecture {}, no attention heads); a decoder-only model "
+                     "with softmax attention is needed",
+                     arch));
   uint64_t end = 0;
   for (int64_t i = 0; i < gguf_get_n_tensors(gguf.get()); ++i) {
     end = std::max<uint64_t>(

@@ -11,7 +11,8 @@ void write_file(const char* what, const std::string& path, const std::string& co
 
 // The whole file; throws Error unless it is UTF-8 text without NUL bytes.
 std::string read_text(const std::string& path);
-// Throws Error: no such file, not a GGUF, header damaged, or shorter than its tensor table says.
+// Throws Error: no such file, not a GGUF, header damaged, no attention heads, or shorter
+// than its tensor table says.
 void check_gguf(const std::string& path);
 
 }  // namespace regard::cli

@@ -25,9 +25,9 @@ std::vector<int64_t> scored_positions(int64_t tokens, int64_t first, int64_t cou
   return at;
 }
 
-Scorer::Scorer(std::vector<int32_t> next_token, int64_t vocab)
+Scorer::Scorer(std::vector<int32_t> next_token, int64_t vocab, int64_t max_bytes)
     : next_(std::move(next_token)), vocab_(vocab), now_(vocab), best_(next_.size()) {
-  const int64_t most = std::max<int64_t>(1, kMaxBytes / (vocab * int64_t(sizeof(float))));
+  const int64_t most = std::max<int64_t>(1, max_bytes / (vocab * int64_t(sizeof(float))));
   stride_ = std::max<int64_t>(1, (positions() + most - 1) / most);
   // Filled now, so that every row's peak memory contains it alike.
   store_.assign((positions() + stride_ - 1) / stride_ * vocab, 0.f);

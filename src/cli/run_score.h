@@ -16,7 +16,7 @@ class Scorer {
  public:
   static constexpr int64_t kMaxBytes = 256 << 20;
 
-  Scorer(std::vector<int32_t> next_token, int64_t vocab);
+  Scorer(std::vector<int32_t> next_token, int64_t vocab, int64_t max_bytes = kMaxBytes);
   int64_t positions() const { return int64_t(next_.size()); }
   int64_t compared() const { return int64_t(store_.size()) / vocab_; }
 

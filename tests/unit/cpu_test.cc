@@ -59,9 +59,18 @@ TEST_P(Cpu, TokenCountsAroundTiles) {
 }
 
 TEST_P(Cpu, HeadSizes) {
-  for (auto [dk, dv] : std::vector<std::pair<int, int>>{{1, 1},   {2, 3},     {7, 31},    {16, 16},
-                                                        {33, 17}, {40, 40},   {64, 64},   {72, 80},
-                                                        {96, 48}, {128, 128}, {256, 256}, {576, 512},
+  for (auto [dk, dv] : std::vector<std::pair<int, int>>{{1, 1},
+                                                        {2, 3},
+                                                        {7, 31},
+                                                        {16, 16},
+                                                        {33, 17},
+                                                        {40, 40},
+                                                        {64, 64},
+                                                        {72, 80},
+                                                        {96, 48},
+                                                        {128, 128},
+                                                        {256, 256},
+                                                        {576, 512},
                                                         {17, 576}}) {
     const Problem p = problem(2, 1, 23, 71, dk, dv);
     check(Plan::all(p).causal(), Tensors(g, p));
@@ -116,8 +125,8 @@ TEST_P(Cpu, RandomPlans) {
 }
 
 TEST_P(Cpu, TilesAndColumns) {
-  for (auto [bq, bk] : std::vector<std::pair<int, int>>{{64, 64}, {128, 128}, {32, 16}, {64, 24},
-                                                        {13, 7},  {16, 1},    {1, 1}}) {
+  for (auto [bq, bk] : std::vector<std::pair<int, int>>{
+           {64, 64}, {128, 128}, {32, 16}, {64, 24}, {13, 7}, {16, 1}, {1, 1}}) {
     const Problem p = problem(4, 2, small() ? 67 : 200, small() ? 150 : 333, 24, 16);
     const Tensors t(g, p);
     for (int64_t heads : {1, 2, 4}) {
@@ -338,7 +347,8 @@ TEST(CpuTargets, ForcingNamesTheTargets) {
 TEST(CpuRefusal, NamesWhatCame) {
   const Problem p = problem(1, 1, 2, 3, 577, 8);
   Plan plan = Plan::all(p);
-  const Tensor q = make_tensor(DType::f32, {1, 1, 2, 577}), k = make_tensor(DType::f32, {1, 1, 3, 577});
+  const Tensor q = make_tensor(DType::f32, {1, 1, 2, 577}),
+               k = make_tensor(DType::f32, {1, 1, 3, 577});
   const Tensor v = make_tensor(DType::f32, {1, 1, 3, 8}), o = make_tensor(DType::f32, {1, 1, 2, 8});
   Out out;
   out.out = o.view;

@@ -21,7 +21,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	  awk -F':[^#]*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
-demo: build ## fetch, build, and run three sparse methods in a real model over a long document
+demo: configure ## fetch, build, and run three sparse methods in a real model over a long document
+	ninja -C build -j $(JOBS) regard_cli ggml-regard regard_python
 	build/bin/regard run $(MODEL) $(TEXT) --method a_shape --method vertical_slash \
 	  --method xattention --report build/demo.html --json build/demo.json
 
@@ -29,7 +30,7 @@ test: build test-tools ## build what is missing and run every test
 	tools/bootstrap.sh test-packages
 	ctest --test-dir build --output-on-failure --no-tests=error
 
-build: configure ## everything the demo needs, without running it
+build: configure ## everything but llama.cpp's own programs
 	ninja -C build -j $(JOBS)
 
 models: ## the optional second model, Gemma 3 270M with 32K context

@@ -36,7 +36,7 @@ int main() try {
   x.problem = regard::Problem::of_views(x.q, x.k, x.v);
   const regard::Out to{regard::contiguous(out.data(), DType::f32, {1, heads, nq, d}), {}, {}};
 
-  for (const char* spec : {"dense", "a_shape:init=64,local=256", "xattention:threshold=0.9"}) {
+  for (const char* spec : {"dense", "a_shape:n_init=64,n_local=256", "xattention:threshold=0.9"}) {
     const regard::Plan plan =
         make_plan(regard::parse_method(spec), x, {regard::hardware_threads()});
     attend(plan, x.q, x.k, x.v, to);

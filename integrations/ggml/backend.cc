@@ -36,8 +36,10 @@ bool no_work(const ggml_tensor* node) {
     case GGML_OP_RESHAPE:
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
-    case GGML_OP_TRANSPOSE: return true;
-    default: return ggml_is_empty(node);
+    case GGML_OP_TRANSPOSE:
+      return true;
+    default:
+      return ggml_is_empty(node);
   }
 }
 
@@ -96,7 +98,8 @@ ggml_guid_t guid() {
 const char* device_name(ggml_backend_dev_t) { return kName; }
 
 const char* device_description(ggml_backend_dev_t) {
-  static const std::string text = std::string("Regard ") + version() + " attention, " + cpu_target();
+  static const std::string text =
+      std::string("Regard ") + version() + " attention, " + cpu_target();
   return text.c_str();
 }
 
@@ -194,8 +197,7 @@ ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t) {
 }
 
 void* reg_proc_address(ggml_backend_reg_t, const char* name) {
-  if (!std::strcmp(name, "ggml_backend_set_n_threads"))
-    return reinterpret_cast<void*>(set_threads);
+  if (!std::strcmp(name, "ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_threads);
   if (!std::strcmp(name, "regard_control")) return static_cast<Control*>(engine);
   return nullptr;
 }

@@ -11,8 +11,8 @@
 namespace regard::ggml {
 namespace {
 
-// Methods for prefill judge a strip of queries by its blocks; with fewer queries than one block there
-// is nothing to judge, and exact attention is cheap.
+// Methods for prefill judge a strip of queries by its blocks; with fewer queries than one block
+// there is nothing to judge, and exact attention is cheap.
 constexpr int64_t kPrefillQueries = 64;
 constexpr int kMaxThreads = 1024;
 
@@ -27,10 +27,14 @@ std::string exact_reason(const Method& method, const Piece& piece, const MaskPar
   if (all_sequences > 1) return "several sequences";
   if (mask.numeric) return "mask with a bias in it";
   switch (mask.shape) {
-    case MaskPart::Shape::open: return "not causal";
-    case MaskPart::Shape::window: return "sliding window";
-    case MaskPart::Shape::general: return "cells not of one sequence in order";
-    case MaskPart::Shape::causal: break;
+    case MaskPart::Shape::open:
+      return "not causal";
+    case MaskPart::Shape::window:
+      return "sliding window";
+    case MaskPart::Shape::general:
+      return "cells not of one sequence in order";
+    case MaskPart::Shape::causal:
+      break;
   }
   const int64_t nq = piece.inputs.problem.nq;
   const std::string& phase = method.record->phase;
@@ -47,10 +51,14 @@ std::shared_ptr<const Method> parse(Mode mode, const std::string& spec) {
 
 const char* shape_name(MaskPart::Shape s) {
   switch (s) {
-    case MaskPart::Shape::open: return "open";
-    case MaskPart::Shape::causal: return "causal";
-    case MaskPart::Shape::window: return "window";
-    case MaskPart::Shape::general: return "general mask";
+    case MaskPart::Shape::open:
+      return "open";
+    case MaskPart::Shape::causal:
+      return "causal";
+    case MaskPart::Shape::window:
+      return "window";
+    case MaskPart::Shape::general:
+      return "general mask";
   }
   return "";
 }
@@ -71,8 +79,8 @@ Engine::Engine(const Settings& settings)
 
 void Engine::configure(Mode mode, const std::string& method_spec, int threads) {
   if (threads < 0 || threads > kMaxThreads)
-    throw Error(fmt::format("threads must be 0 (the caller's) or 1 to {}, got {}", kMaxThreads,
-                            threads));
+    throw Error(
+        fmt::format("threads must be 0 (the caller's) or 1 to {}, got {}", kMaxThreads, threads));
   std::shared_ptr<const Method> method = parse(mode, method_spec);
   const std::lock_guard lock(mutex_);
   state_.mode = mode;
@@ -116,9 +124,9 @@ void Computer::run_ggml(ggml_cgraph* graph, int i, const Engine::State& state) {
     ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     if (!device || !(cpu_ = ggml_backend_dev_init(device, nullptr)))
       throw Error("mode ggml: this program has no CPU backend");
-    set_cpu_threads_ = reinterpret_cast<void (*)(ggml_backend_t, int)>(
-        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device),
-                                          "ggml_backend_set_n_threads"));
+    set_cpu_threads_ =
+        reinterpret_cast<void (*)(ggml_backend_t, int)>(ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(device), "ggml_backend_set_n_threads"));
   }
   if (set_cpu_threads_) set_cpu_threads_(cpu_, threads(state));
   ggml_cgraph one = *graph;  // the node alone, with the graph's tables of uses

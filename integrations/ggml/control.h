@@ -32,8 +32,10 @@ struct Node {
 class Control {
  public:
   virtual ~Control() = default;
-  // Takes effect at the next graph. Throws regard::Error for a bad spec. threads 0:
-  // REGARD_THREADS, else the caller's (llama.cpp tells the backend), else all cores.
+  // Takes effect at the next graph; but a llama_context whose graphs were split while the mode was
+  // `off` keeps them to itself: make a new context after `off`. Throws regard::Error for a bad
+  // spec. threads 0: REGARD_THREADS, else the caller's (llama.cpp tells the backend), else all
+  // cores.
   virtual void configure(Mode mode, const std::string& method_spec, int threads) = 0;
   // Called on the computing thread after every node; empty: nobody watches.
   virtual void observe(std::function<void(const Node&)> observer) = 0;

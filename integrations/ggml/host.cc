@@ -65,9 +65,10 @@ std::string version_mismatch() {
   const Version built{GGML_VERSION, GGML_COMMIT};
   for (const Version& v : running_versions())
     if (!same(v, built))
-      return fmt::format("built for ggml {}, but this program runs ggml {}: build Regard with "
-                         "-DREGARD_LLAMA_CPP_DIR=<that program's llama.cpp>",
-                         built.str(), v.str());
+      return fmt::format(
+          "built for ggml {}, but this program runs ggml {}: build Regard with "
+          "-DREGARD_LLAMA_CPP_DIR=<that program's llama.cpp>",
+          built.str(), v.str());
   return "";
 }
 

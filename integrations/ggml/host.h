@@ -14,7 +14,8 @@ struct Settings {
   int threads = 0;        // REGARD_THREADS; 0: not given
   bool log_plan = false;  // REGARD_LOG=plan
 };
-Settings read_settings();  // throws regard::Error that names the variable, its value and what is accepted
+Settings
+read_settings();  // throws regard::Error that names the variable, its value and what is accepted
 
 void say(const std::string& line);  // to stderr, whatever the program does with ggml's log
 

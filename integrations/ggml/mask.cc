@@ -179,8 +179,9 @@ std::shared_ptr<const MaskReading> MaskReader::read(const ggml_tensor* mask, int
     reading->parts.emplace_back().nk = nk;
     return reading;
   }
-  std::vector<int64_t> key{mask->ne[0], mask->ne[1], mask->ne[3], nq, nk,
-                           std::bit_cast<int64_t>(hash_rows(mask, nq, threads))};
+  std::vector<int64_t> key{mask->ne[0], mask->ne[1],
+                           mask->ne[3], nq,
+                           nk,          std::bit_cast<int64_t>(hash_rows(mask, nq, threads))};
   const auto same = [&](const Entry& e) { return e.key == key; };
   if (auto it = std::find_if(recent_.begin(), recent_.end(), same); it != recent_.end()) {
     std::rotate(recent_.begin(), it, it + 1);

@@ -36,9 +36,9 @@ struct MaskReading {
 
 // Remembers the last few masks by size and CONTENT. Address and graph identity would not do: the
 // scheduler hands over one node at a time, llama.cpp reuses graphs and buffers from one micro-batch
-// to the next, and nothing announces that the mask was written anew. Hashing 64 bits of every cell is
-// one pass at memory speed: for 512 queries over 8,192 cells 8 MiB, about 0.5 % of the attention it
-// stands before.
+// to the next, and nothing announces that the mask was written anew. Hashing 64 bits of every cell
+// is one pass at memory speed: for 512 queries over 8,192 cells 8 MiB, about 0.5 % of the attention
+// it stands before.
 class MaskReader {
  public:
   // `mask` null: everything is open. Reads the first `nq` rows of every sequence.

@@ -15,16 +15,26 @@ constexpr int64_t kMaxHeadSize = 576;  // the CPU kernels' limit
 
 std::optional<DType> dtype_of(ggml_type t) {
   switch (t) {
-    case GGML_TYPE_F32: return DType::f32;
-    case GGML_TYPE_F16: return DType::f16;
-    case GGML_TYPE_BF16: return DType::bf16;
-    case GGML_TYPE_Q8_0: return DType::q8_0;
-    case GGML_TYPE_Q4_0: return DType::q4_0;
-    case GGML_TYPE_Q4_1: return DType::q4_1;
-    case GGML_TYPE_Q5_0: return DType::q5_0;
-    case GGML_TYPE_Q5_1: return DType::q5_1;
-    case GGML_TYPE_IQ4_NL: return DType::iq4_nl;
-    default: return std::nullopt;
+    case GGML_TYPE_F32:
+      return DType::f32;
+    case GGML_TYPE_F16:
+      return DType::f16;
+    case GGML_TYPE_BF16:
+      return DType::bf16;
+    case GGML_TYPE_Q8_0:
+      return DType::q8_0;
+    case GGML_TYPE_Q4_0:
+      return DType::q4_0;
+    case GGML_TYPE_Q4_1:
+      return DType::q4_1;
+    case GGML_TYPE_Q5_0:
+      return DType::q5_0;
+    case GGML_TYPE_Q5_1:
+      return DType::q5_1;
+    case GGML_TYPE_IQ4_NL:
+      return DType::iq4_nl;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -81,8 +91,8 @@ std::string mask_refusal(const ggml_tensor* m, const ggml_tensor* q, const ggml_
   if (m->ne[3] != 1 && m->ne[3] != q->ne[3])
     return fmt::format("{} masks for {} sequences", m->ne[3], q->ne[3]);
   if (m->ne[0] < k->ne[1] || m->ne[1] < q->ne[1])
-    return fmt::format("mask of {} keys and {} queries for {} and {}", m->ne[0], m->ne[1],
-                       k->ne[1], q->ne[1]);
+    return fmt::format("mask of {} keys and {} queries for {} and {}", m->ne[0], m->ne[1], k->ne[1],
+                       q->ne[1]);
   return "";
 }
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <limits>
 #include <optional>
 
@@ -21,6 +22,8 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 Inputs inputs_of(const Array& q, const Array& k, const Array& v, bool causal,
                  std::optional<float> scale) {
+  if (scale && !std::isfinite(*scale))
+    throw Error("scale must be finite, got " + std::to_string(*scale));
   Inputs x;
   x.q = q.view, x.k = k.view, x.v = v.view;
   x.problem = Problem::of_views(x.q, x.k, x.v, scale.value_or(kNan));
@@ -203,7 +206,8 @@ void planted_mask_into(const Made& m, const Bytes& out) {
 }
 
 // bfloat16 for those who have it: an object with __dlpack__ over 16-bit integers.
-nb::ndarray<> as_bfloat16(nb::object owner, uint64_t address, const std::vector<size_t>& shape) {
+nb::ndarray<nb::array_api> as_bfloat16(nb::object owner, uint64_t address,
+                                       const std::vector<size_t>& shape) {
   const nb::dlpack::dtype type{uint8_t(nb::dlpack::dtype_code::Bfloat), 16, 1};
   return {reinterpret_cast<void*>(address),
           shape.size(),

@@ -78,6 +78,8 @@ LoadedInputs load_files(const std::vector<std::string>& files, bool v_needed) {
 }  // namespace
 
 LoadedInputs InputArguments::load(bool v_needed) const {
+  if (scale && !std::isfinite(*scale))
+    throw Error(fmt::format("--scale {}; accepted: a finite number", *scale));
   LoadedInputs x;
   if (!files.empty()) {
     x = load_files(files, v_needed);
@@ -100,8 +102,7 @@ LoadedInputs InputArguments::load(bool v_needed) const {
                             planted_names()));
   }
   x.inputs.q = x.q.view, x.inputs.k = x.k.view, x.inputs.v = x.v.view;
-  x.inputs.problem =
-      Problem::of_views(x.q.view, x.k.view, x.v.view, scale == 0 ? std::nanf("") : scale);
+  x.inputs.problem = Problem::of_views(x.q.view, x.k.view, x.v.view, scale.value_or(std::nanf("")));
   x.inputs.causal = causal;
   return x;
 }

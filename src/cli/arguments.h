@@ -1,6 +1,7 @@
 // Arguments that several verbs take: a method, its inputs, threads. Layer: cli.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct InputArguments {
   int64_t batch = 1, heads = 4, kv_heads = 0, tokens = 2048, queries = 0, dim = 64;
   uint64_t seed = 0;
   bool causal = true;
-  float scale = 0;  // 0: 1 / sqrt(dk)
+  std::optional<float> scale;  // none: 1 / sqrt(dk)
 
   void add(CLI::App& verb, bool with_planted);
   // `v_needed` false: K stands in for a missing V.

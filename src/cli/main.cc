@@ -45,6 +45,8 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& e, int argc,
     known |= argc > 1 && verb->get_name() == argv[1];
   }
   if (!known) return fmt::format("unknown verb '{}'; accepted: {}", argv[1], verbs);
+  if (argc > 1 && app.get_subcommands().empty())
+    return fmt::format("unknown option '{}' (regard --help tells more)", argv[1]);
   if (argc < 2) return fmt::format("say a verb: {} (regard --help tells more)", verbs);
   return e.what();
 }
@@ -58,6 +60,8 @@ int run(int argc, char** argv) {
   add_verbs(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& e) {
+    return e.get_exit_code();  // a verb that said all there is to say: 130 after Ctrl-C
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     return fail(usage_error(app, e, argc, argv), 2);

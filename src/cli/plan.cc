@@ -78,7 +78,7 @@ void add_plan(CLI::App& app) {
   verb->footer(
       "Examples:\n"
       "  regard plan xattention --planted mixed --heads 7 --tokens 4096 --svg plan.svg\n"
-      "  regard plan a_shape:window=512 --in qkv.safetensors --head 0");
+      "  regard plan a_shape:n_local=512 --in qkv.safetensors --head 0");
   verb->callback([a] { run(*a); });
 }
 

@@ -1,10 +1,10 @@
-// regard run: a real model reads a document on llama.cpp's attention, on Regard, and by each method.
+// regard run: a real model reads a document on llama.cpp's attention, on Regard, and by each
+// method.
 #include "cli/run.h"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -23,6 +23,7 @@
 #include "cli/run_score.h"
 #include "cli/run_table.h"
 #include "cli/run_watch.h"
+#include "cli/verbs.h"
 #include "regard/method.h"
 #include "regard/run.h"
 #include "regard/status.h"
@@ -32,7 +33,8 @@ namespace {
 
 // What can be refused without reading the model.
 void check_args(const RunArgs& a) {
-  const auto in_range = [](const char* name, int64_t value, int64_t min, int64_t max, const char* why) {
+  const auto in_range = [](const char* name, int64_t value, int64_t min, int64_t max,
+                           const char* why) {
     if (value < min || value > max)
       throw Error(fmt::format("run: {} {}; accepted: {}..{}{}", name, value, min, max, why));
   };
@@ -45,7 +47,8 @@ void check_args(const RunArgs& a) {
   std::set<std::string> seen;
   for (const std::string& spec : a.methods) {
     parse_method(spec);
-    if (!seen.insert(spec).second) throw Error(fmt::format("run: --method {} is given twice", spec));
+    if (!seen.insert(spec).second)
+      throw Error(fmt::format("run: --method {} is given twice", spec));
   }
   if (!a.json.empty()) check_writable("json file", a.json);
   if (!a.report.empty()) check_writable("report", a.report);
@@ -59,15 +62,18 @@ std::vector<int32_t> fit_tokens(const RunArgs& a, const Model& model, const std:
   info.ctx = a.ctx > 0 ? a.ctx : info.train_ctx;
   info.over_ctx = info.ctx > info.train_ctx;
   if (info.over_ctx && !a.force)
-    throw Error(fmt::format("run: --ctx {}; this model was trained for up to {} (--force runs it anyway)",
-                            info.ctx, info.train_ctx));
+    throw Error(
+        fmt::format("run: --ctx {}; this model was trained for up to {} (--force runs it anyway)",
+                    info.ctx, info.train_ctx));
   std::vector<int32_t> tokens = model.tokenize(text);
   info.text_tokens = int64_t(tokens.size());
   tokens.resize(size_t(std::min(info.ctx, info.text_tokens)));
   info.tokens = int64_t(tokens.size());
   if (info.tokens < 2 * a.ubatch)
-    throw Error(fmt::format("run: {} tokens (text has {}, --ctx allows {}); at least two micro-batches of "
-                            "{} are needed", info.tokens, info.text_tokens, info.ctx, a.ubatch));
+    throw Error(
+        fmt::format("run: {} tokens (text has {}, --ctx allows {}); at least two micro-batches of "
+                    "{} are needed",
+                    info.tokens, info.text_tokens, info.ctx, a.ubatch));
   return tokens;
 }
 
@@ -86,8 +92,8 @@ std::vector<int> spread(const std::set<int>& from, int64_t want) {
 class Run {
  public:
   Run(const RunArgs& args, ggml::Control& control, const Model& model, const std::string& text);
-  void measure();         // fills rows(); throws Interrupted
-  void take_pictures();   // after measure()
+  void measure();        // fills rows(); throws Interrupted
+  void take_pictures();  // after measure()
   std::string table() const { return cli::table(info_, rows_); }
   void write() const;
   void clear_bar() { progress_->clear(); }
@@ -96,8 +102,8 @@ class Run {
   struct Timed {
     double seconds = 0, peak_mib = 0;
   };
-  Timed timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec, bool first_round,
-                   std::optional<Scorer::Role> role);
+  Timed timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
+                   bool first_round, std::optional<Scorer::Role> role);
   void llama_row(Row& row, bool first_round);
   void regard_row(Row& row, bool first_round);
   void picture_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
@@ -149,7 +155,8 @@ Run::Run(const RunArgs& args, ggml::Control& control, const Model& model, const 
   }
   const int64_t methods = int64_t(args.methods.size());
   const int64_t timed = args.repeat * (3 + methods);
-  progress_ = std::make_unique<Progress>(timed + (args.report.empty() ? 0 : 1 + methods), info_.tokens);
+  progress_ =
+      std::make_unique<Progress>(timed + (args.report.empty() ? 0 : 1 + methods), info_.tokens);
 }
 
 Pass Run::base_pass() const {
@@ -173,11 +180,12 @@ Run::Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::
   Pass p = base_pass();
   p.warm = [&] {
     if (claims != (watch_.calls() > 0))
-      throw Error(fmt::format("run: model '{}': {}", args_.model,
-                              claims ? "its attention does not reach the plug-in (no flash attention on "
-                                       "the CPU for it); a model whose attention llama.cpp can run so is "
-                                       "needed"
-                                     : "the plug-in ran although it is off"));
+      throw Error(
+          fmt::format("run: model '{}': {}", args_.model,
+                      claims ? "its attention does not reach the plug-in (no flash attention on "
+                               "the CPU for it); a model whose attention llama.cpp can run so is "
+                               "needed"
+                             : "the plug-in ran although it is off"));
     watch_.begin(first_round && claims);
   };
   if (role) {
@@ -189,7 +197,8 @@ Run::Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::
   return {r.seconds - watch_.own_seconds(), r.peak_mib};
 }
 
-// llama.cpp alone for the whole, then with its kernel called by the plug-in for the attention's share.
+// llama.cpp alone for the whole, then with its kernel called by the plug-in for the attention's
+// share.
 void Run::llama_row(Row& row, bool first_round) {
   const auto role = first_round ? std::optional(Scorer::Role::first) : std::nullopt;
   const Timed alone = timed_pass(row.name, ggml::Mode::off, "", first_round, role);
@@ -258,29 +267,33 @@ void Run::picture_pass(const std::string& name, ggml::Mode mode, const std::stri
 
 void Run::take_pictures() {
   if (args_.report.empty()) return;
-  const int64_t grid = (info_.tokens + Pictures::cell_for(info_.tokens) - 1) /
-                       Pictures::cell_for(info_.tokens);
-  const std::vector<int> layers = spread(
-      picture_candidates_,
-      std::min(args_.picture_layers,
-               affordable_layers(grid, info_.heads, int64_t(args_.methods.size()))));
+  const int64_t grid =
+      (info_.tokens + Pictures::cell_for(info_.tokens) - 1) / Pictures::cell_for(info_.tokens);
+  const std::vector<int> layers =
+      spread(picture_candidates_,
+             std::min(args_.picture_layers,
+                      affordable_layers(grid, info_.heads, int64_t(args_.methods.size()))));
   const auto take = [&](const Row& row) {
     Pictures pictures(info_.tokens, args_.ubatch, layers, info_.heads, args_.threads);
     const bool exact = row.method.empty();
-    picture_pass(row.name, exact ? ggml::Mode::exact : ggml::Mode::method, row.method,
-                 [&](const ggml::Node& n) { exact ? pictures.add_exact(n) : pictures.add_method(n); });
+    picture_pass(
+        row.name, exact ? ggml::Mode::exact : ggml::Mode::method, row.method,
+        [&](const ggml::Node& n) { exact ? pictures.add_exact(n) : pictures.add_method(n); });
     pictures_.cell = pictures.cell();
     pictures_.grid = pictures.grid();
     return pictures.finish();
   };
   pictures_.layers = layers;
   pictures_.exact = take(rows_[1]);
-  for (size_t i = 2; i < rows_.size(); ++i) pictures_.methods.emplace_back(rows_[i].name, take(rows_[i]));
+  for (size_t i = 2; i < rows_.size(); ++i)
+    pictures_.methods.emplace_back(rows_[i].name, take(rows_[i]));
 }
 
 void Run::write() const {
-  if (!args_.json.empty()) write_file("json file", args_.json, dump(results_json(info_, rows_), 2) + "\n");
-  if (!args_.report.empty()) write_file("report", args_.report, report_page(info_, rows_, pictures_));
+  if (!args_.json.empty())
+    write_file("json file", args_.json, dump(results_json(info_, rows_), 2) + "\n");
+  if (!args_.report.empty())
+    write_file("report", args_.report, report_page(info_, rows_, pictures_));
 }
 
 // Exit code: 0, or 130 after Ctrl-C.
@@ -324,25 +337,30 @@ void add_run(CLI::App& app) {
       "run", "Read a document with a GGUF model: llama.cpp's attention, Regard's, and each method");
   run->add_option("model", a->model, "GGUF file of a decoder-only model")->required();
   run->add_option("text", a->text, "UTF-8 text, at least two micro-batches long")->required();
-  run->add_option("--method", a->methods, "method to compare, such as xattention:threshold=0.9,block=128; "
-                                          "may be repeated")
-      ->type_name("SPEC")->allow_extra_args(false);
+  run->add_option("--method", a->methods,
+                  "method to compare, such as xattention:threshold=0.9,block=128; "
+                  "may be repeated")
+      ->type_name("SPEC")
+      ->allow_extra_args(false);
   run->add_option("--ctx", a->ctx, "tokens read at most (default: the model's training context)");
   run->add_flag("--force", a->force, "allow --ctx beyond the model's training context");
   run->add_option("--threads", a->threads, "threads for everything")->capture_default_str();
   run->add_option("--ubatch", a->ubatch, "queries a micro-batch")->capture_default_str();
-  run->add_option("--score", a->score, "positions whose next token is scored")->capture_default_str();
+  run->add_option("--score", a->score, "positions whose next token is scored")
+      ->capture_default_str();
   run->add_option("--repeat", a->repeat, "times the rows alternate")->capture_default_str();
   run->add_option("--kv", a->kv, "type of the KV cache")->capture_default_str();
   run->add_option("--report", a->report, "write an HTML report")->type_name("FILE");
   run->add_option("--json", a->json, "write the table as JSON")->type_name("FILE");
   run->add_option("--picture-layers", a->picture_layers, "layers pictured in the report")
       ->capture_default_str();
-  run->add_option("--plugin", a->plugin, "plug-in to load (default: libggml-regard.so beside this program)")
+  run->add_option("--plugin", a->plugin,
+                  "plug-in to load (default: libggml-regard.so beside this program)")
       ->type_name("FILE");
   run->add_flag("--verbose", a->verbose, "show llama.cpp's log");
-  run->footer("Example:\n  regard run model.gguf book.txt --method a_shape --method "
-              "xattention:threshold=0.9 --report out.html");
+  run->footer(
+      "Example:\n  regard run model.gguf book.txt --method a_shape --method "
+      "xattention:threshold=0.9 --report out.html");
   run->callback([a] {
     if (const int code = run_command(*a); code != 0) throw CLI::RuntimeError(code);
   });

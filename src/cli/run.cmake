@@ -5,19 +5,21 @@ function(regard_add_run target)
     target_sources(${target} PRIVATE ${dir}/absent/run.cc)
     return()
   endif()
-  find_package(nlohmann_json 3.11 REQUIRED)
-  find_package(fmt 9 REQUIRED)
   file(GLOB sources CONFIGURE_DEPENDS ${dir}/run*.cc)
   set(parts ${CMAKE_CURRENT_BINARY_DIR}/generated/report_parts.h)
-  set(page ${dir}/report/report.html ${dir}/report/report.css ${dir}/report/report.js)
+  set(js base.js table.js plots.js maps.js density.js start.js)
+  list(TRANSFORM js PREPEND ${dir}/report/ OUTPUT_VARIABLE page)
+  list(APPEND page ${dir}/report/report.html ${dir}/report/report.css)
+  list(JOIN js " " js)
   add_custom_command(
     OUTPUT ${parts}
-    COMMAND ${CMAKE_COMMAND} -DOUT=${parts} -DDIR=${dir}/report -P ${dir}/report/embed.cmake
+    COMMAND ${CMAKE_COMMAND} -DOUT=${parts} -DDIR=${dir}/report -DJS=${js} -P
+            ${dir}/report/embed.cmake
     DEPENDS ${page} ${dir}/report/embed.cmake
     COMMENT "Embedding the report page" VERBATIM)
   target_sources(${target} PRIVATE ${sources} ${parts})
   target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated
                                                ${PROJECT_SOURCE_DIR}/integrations/ggml)
-  target_link_libraries(${target} PRIVATE llama ggml nlohmann_json::nlohmann_json fmt::fmt-header-only)
+  target_link_libraries(${target} PRIVATE llama ggml)
   add_dependencies(${target} ggml-regard)  # loaded at run time
 endfunction()

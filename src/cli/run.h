@@ -36,8 +36,8 @@ struct PairCounts {
 };
 
 struct Row {
-  std::string name;    // "llama.cpp", "exact" or the method's spec
-  std::string method;  // "" for the first two
+  std::string name;                                    // "llama.cpp", "exact" or the method's spec
+  std::string method;                                  // "" for the first two
   std::vector<double> prefill_s, attention_s, plan_s;  // one entry a repeat
   double peak_mib = 0;
   PairCounts pairs;
@@ -46,7 +46,7 @@ struct Row {
   int64_t calls = 0;                      // attention nodes a pass
   std::map<std::string, int64_t> exact_calls;
   bool done() const { return !prefill_s.empty() && !attention_s.empty(); }
-  double prefill() const;    // medians over the repeats
+  double prefill() const;  // medians over the repeats
   double attention() const;
   double plan() const;
 };
@@ -54,7 +54,8 @@ struct Row {
 // What was run, for every output.
 struct RunInfo {
   std::string model, model_desc, text, machine, kv, version, date;
-  int64_t tokens = 0, text_tokens = 0, ctx = 0, train_ctx = 0, ubatch = 0, scored = 0, kl_scored = 0;
+  int64_t tokens = 0, text_tokens = 0, ctx = 0, train_ctx = 0, ubatch = 0, scored = 0,
+          kl_scored = 0;
   int64_t layers = 0, heads = 0, kv_heads = 0;
   int threads = 0, repeat = 1;
   bool over_ctx = false;  // --force: the context goes beyond what the model was trained for

@@ -27,7 +27,8 @@ int create_temporary(const char* what, const std::string& path) {
   struct stat st;
   if (stat(path.c_str(), &st) == 0) {
     if (S_ISDIR(st.st_mode)) fail(what, path, "is a directory; a file name is needed");
-    if (!S_ISREG(st.st_mode)) fail(what, path, "is not a regular file; one that can be replaced is needed");
+    if (!S_ISREG(st.st_mode))
+      fail(what, path, "is not a regular file; one that can be replaced is needed");
   }
   const int fd = open(temporary(path).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0) fail(what, path, fmt::format("cannot be written: {}", std::strerror(errno)));
@@ -53,8 +54,11 @@ size_t bad_utf8(const std::string& s) {
   const auto byte = [&](size_t i) { return i < s.size() ? uint8_t(s[i]) : 0; };
   for (size_t i = 0; i < s.size();) {
     const uint8_t b = byte(i);
-    const int more = b < 0x80 ? 0 : b >= 0xC2 && b < 0xE0 ? 1 : (b & 0xF0) == 0xE0 ? 2
-                     : b >= 0xF0 && b < 0xF5 ? 3 : -1;
+    const int more = b < 0x80                ? 0
+                     : b >= 0xC2 && b < 0xE0 ? 1
+                     : (b & 0xF0) == 0xE0    ? 2
+                     : b >= 0xF0 && b < 0xF5 ? 3
+                                             : -1;
     if (more < 0) return i;
     for (int j = 1; j <= more; ++j) {
       if ((byte(i + j) & 0xC0) != 0x80) return i;
@@ -114,8 +118,9 @@ std::string read_text(const std::string& path) {
     fail("text", path, fmt::format("is binary (NUL byte at {}); UTF-8 text is needed", at));
   }
   if (const size_t at = bad_utf8(text); at != std::string::npos) {
-    fail("text", path, fmt::format("is not UTF-8 (byte {:#04x} at {}); UTF-8 text is needed",
-                                   uint8_t(text[at]), at));
+    fail("text", path,
+         fmt::format("is not UTF-8 (byte {:#04x} at {}); UTF-8 text is needed", uint8_t(text[at]),
+                     at));
   }
   return text;
 }
@@ -136,8 +141,8 @@ void check_gguf(const std::string& path) {
   if (!gguf) fail("model", path, "has a damaged or truncated GGUF header");
   uint64_t end = 0;
   for (int64_t i = 0; i < gguf_get_n_tensors(gguf.get()); ++i) {
-    end = std::max<uint64_t>(end, gguf_get_tensor_offset(gguf.get(), i) +
-                                      gguf_get_tensor_size(gguf.get(), i));
+    end = std::max<uint64_t>(
+        end, gguf_get_tensor_offset(gguf.get(), i) + gguf_get_tensor_size(gguf.get(), i));
   }
   end += gguf_get_data_offset(gguf.get());
   if (bytes < end) {

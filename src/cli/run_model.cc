@@ -46,20 +46,23 @@ bool on_load_progress(float, void*) { return !interrupted(); }
 bool on_abort(void*) { return interrupted(); }
 
 ggml_type kv_type(const std::string& name) {
-  for (const ggml_type t : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
-                            GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_IQ4_NL}) {
+  for (const ggml_type t :
+       {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
+        GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_IQ4_NL}) {
     if (name == ggml_type_name(t)) return t;
   }
-  throw Error(fmt::format("run: --kv '{}'; accepted: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl",
-                          name));
+  throw Error(
+      fmt::format("run: --kv '{}'; accepted: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl", name));
 }
 
 // Why the model cannot be run here, or empty.
 std::string unsupported(const llama_model* m) {
   if (llama_model_is_recurrent(m)) return "is recurrent: it has no attention";
-  if (llama_model_has_encoder(m) || !llama_model_has_decoder(m)) return "is not a decoder-only model";
+  if (llama_model_has_encoder(m) || !llama_model_has_decoder(m))
+    return "is not a decoder-only model";
   if (llama_model_is_diffusion(m)) return "is a diffusion model: its attention is not causal";
-  if (llama_vocab_type(llama_model_get_vocab(m)) == LLAMA_VOCAB_TYPE_NONE) return "has no vocabulary";
+  if (llama_vocab_type(llama_model_get_vocab(m)) == LLAMA_VOCAB_TYPE_NONE)
+    return "has no vocabulary";
   if (llama_vocab_n_tokens(llama_model_get_vocab(m)) <= 0) return "has no vocabulary";
   return "";
 }
@@ -90,7 +93,8 @@ class Context {
     llama_log.last_error.clear();
     ctx_ = llama_init_from_model(model.get(), c);
     if (!ctx_) {
-      throw Error(fmt::format("run: no context of {} tokens with kv {}: {}", c.n_ctx, p.kv, last_error()));
+      throw Error(
+          fmt::format("run: no context of {} tokens with kv {}: {}", c.n_ctx, p.kv, last_error()));
     }
     batch_ = llama_batch_init(int32_t(p.ubatch), 0, 1);
   }
@@ -156,17 +160,20 @@ ggml::Control& load_plugin(const std::string& path) {
   if (!reg) {
     const std::string file = path.empty() ? beside_program("libggml-regard.so") : path;
     if (!std::filesystem::exists(file)) {
-      throw Error(fmt::format("run: plug-in '{}': no such file (--plugin FILE names another)", file));
+      throw Error(
+          fmt::format("run: plug-in '{}': no such file (--plugin FILE names another)", file));
     }
     reg = ggml_backend_load(file.c_str());
     if (!reg) throw Error(fmt::format("run: plug-in '{}' does not load: {}", file, last_error()));
   }
   void* entry = ggml_backend_reg_get_proc_address(reg, "regard_control");
-  if (!entry) throw Error("run: the loaded plug-in has no 'regard_control': it is of another version");
+  if (!entry)
+    throw Error("run: the loaded plug-in has no 'regard_control': it is of another version");
   return *static_cast<ggml::Control*>(entry);
 }
 
-Model::Model(const std::string& path, bool verbose) {
+Model::Model(const std::string& path, bool verbose)
+    : name_(std::filesystem::path(path).stem().string()) {
   check_gguf(path);
   llama_log.verbose = verbose;
   llama_log_set(on_log, nullptr);
@@ -179,15 +186,16 @@ Model::Model(const std::string& path, bool verbose) {
   if (!model_) throw Error(fmt::format("run: model '{}' does not load: {}", path, last_error()));
   if (const std::string why = unsupported(model_); !why.empty()) {
     llama_model_free(model_);
-    throw Error(fmt::format("run: model '{}' {}; a decoder-only model with softmax attention is needed",
-                            path, why));
+    throw Error(fmt::format(
+        "run: model '{}' {}; a decoder-only model with softmax attention is needed", path, why));
   }
 }
 Model::~Model() { llama_model_free(model_); }
 
 std::vector<int32_t> Model::tokenize(const std::string& text) const {
   if (text.size() > size_t(INT_MAX)) {
-    throw Error(fmt::format("run: text of {} bytes; at most {} are accepted", text.size(), INT_MAX));
+    throw Error(
+        fmt::format("run: text of {} bytes; at most {} are accepted", text.size(), INT_MAX));
   }
   const llama_vocab* vocab = llama_model_get_vocab(model_);
   std::vector<int32_t> out(text.size() + 2);  // never more tokens than bytes, BOS and EOS
@@ -205,10 +213,9 @@ int64_t Model::layers() const { return llama_model_n_layer(model_); }
 int64_t Model::heads() const { return llama_model_n_head(model_); }
 int64_t Model::kv_heads() const { return llama_model_n_head_kv(model_); }
 std::string Model::description() const {
-  char name[256] = {}, desc[256] = {};
-  llama_model_meta_val_str(model_, "general.name", name, sizeof name);
-  llama_model_desc(model_, desc, sizeof desc);
-  return *name ? fmt::format("{} ({})", name, desc) : desc;
+  char arch[128] = {};
+  llama_model_meta_val_str(model_, "general.architecture", arch, sizeof arch);
+  return fmt::format("{} ({}, {})", name_, arch, llama_ftype_name(llama_model_ftype(model_)));
 }
 
 PassResult run_pass(const Model& model, const Pass& pass) {
@@ -226,7 +233,8 @@ PassResult run_pass(const Model& model, const Pass& pass) {
     const int64_t last = std::min(first + pass.ubatch, tokens);
     result.seconds += ctx.decode(pass, first, last, next);
     for (; next < pass.positions->size() && (*pass.positions)[next] < last; ++next) {
-      const float* logits = llama_get_logits_ith(ctx.get(), int32_t((*pass.positions)[next] - first));
+      const float* logits =
+          llama_get_logits_ith(ctx.get(), int32_t((*pass.positions)[next] - first));
       if (pass.scored) pass.scored(int64_t(next), logits);
     }
     if (pass.progress) pass.progress(last);

@@ -30,15 +30,16 @@ class Model {
   int64_t layers() const;
   int64_t heads() const;
   int64_t kv_heads() const;
-  std::string description() const;  // "llama 135M Q4_1"
+  std::string description() const;  // "SmolLM2-135M-Instruct.Q4_1 (llama, Q4_1)"
   llama_model* get() const { return model_; }
 
  private:
+  std::string name_;
   llama_model* model_ = nullptr;
 };
 
-// One pass of all tokens through a fresh context: the scheduler asks a backend what it supports when
-// a context's graphs are built, so a change of mode needs a new one.
+// One pass of all tokens through a fresh context: the scheduler asks a backend what it supports
+// when a context's graphs are built, so a change of mode needs a new one.
 struct Pass {
   int64_t ubatch = 512;
   int threads = 1;

@@ -88,8 +88,8 @@ void Pictures::add_method(const ggml::Node& node) {
   add_kept_mass(node);
 }
 
-// A row's plan and exact attention on the same inputs: exp(lse of the plan - lse of all) is the share
-// of exact attention that the plan's pairs hold.
+// A row's plan and exact attention on the same inputs: exp(lse of the plan - lse of all) is the
+// share of exact attention that the plan's pairs hold.
 void Pictures::add_kept_mass(const ggml::Node& node) {
   const Inputs& x = *node.inputs;
   const Problem& p = node.plan->problem;

@@ -16,7 +16,8 @@ using CellMap = std::vector<uint8_t>;
 
 struct HeadPicture {
   CellMap map;
-  double mass_kept = -1;  // share of exact attention inside the plan, mean over queries; -1: unknown
+  double mass_kept =
+      -1;  // share of exact attention inside the plan, mean over queries; -1: unknown
 };
 
 // How a share of attention becomes a byte: 0 below 1e-6, else 1..255 evenly in its logarithm.

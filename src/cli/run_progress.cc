@@ -26,9 +26,9 @@ std::string progress_line(const std::string& name, int64_t pass, int64_t passes,
   const int bar = 20, filled = int(bar * done / std::max<int64_t>(1, tokens));
   const double rate = pass_seconds > 0 ? double(done) / pass_seconds : 0;
   const int64_t s = int64_t(left + 0.5);
-  std::string line = fmt::format("[{:#<{}}{:.<{}}] {}/{} {}  {}/{} tokens  {:.0f} tokens/s  {}:{:02} left",
-                                 "", filled, "", bar - filled, pass, passes, name, done, tokens, rate,
-                                 s / 60, s % 60);
+  std::string line =
+      fmt::format("[{:#<{}}{:.<{}}] {}/{} {}  {}/{} tokens  {:.0f} tokens/s  {}:{:02} left", "",
+                  filled, "", bar - filled, pass, passes, name, done, tokens, rate, s / 60, s % 60);
   if (int(line.size()) >= width) line.resize(size_t(std::max(0, width - 1)));
   return line;
 }
@@ -56,8 +56,7 @@ void Progress::begin(const std::string& name) {
 void Progress::update(int64_t done) {
   if (!shown_) return;
   const double all = double(finished_ * tokens_ + done);
-  const double left =
-      all > 0 ? seconds_since(start_) * (double(passes_ * tokens_) - all) / all : 0;
+  const double left = all > 0 ? seconds_since(start_) * (double(passes_ * tokens_) - all) / all : 0;
   const std::string line = progress_line(name_, finished_ + 1, passes_, done, tokens_,
                                          seconds_since(pass_start_), left, terminal_width());
   std::fprintf(stderr, "\r\x1b[K%s", line.c_str());

@@ -26,7 +26,9 @@ std::string base64(const CellMap& bytes) {
 }
 
 // To four decimals: the page prints no more.
-Json rounded(double x) { return std::isfinite(x) ? Json(std::round(x * 1e4) / 1e4) : Json(nullptr); }
+Json rounded(double x) {
+  return std::isfinite(x) ? Json(std::round(x * 1e4) / 1e4) : Json(nullptr);
+}
 
 Json density_json(const PairCounts& pairs) {
   Json layers = Json::array();
@@ -60,9 +62,12 @@ void replace(std::string& page, const std::string& mark, const std::string& by) 
 std::string escape_html(const std::string& s) {
   std::string out;
   for (const char c : s) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else
+      out += c;
   }
   return out;
 }
@@ -90,8 +95,11 @@ std::string report_page(const RunInfo& info, const std::vector<Row>& rows,
   for (const auto& [name, maps] : pictures.methods)
     p["methods"].push_back({{"name", name}, {"maps", maps_json(maps)}});
 
-  std::string json = dump(data);  // "</" would end the script element that holds it
-  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.insert(at + 1, "\\");
+  std::string json;
+  for (const char c : dump(data)) {
+    if (c == '/' && !json.empty() && json.back() == '<') json += '\\';  // "</" would end the script
+    json += c;
+  }
   std::string page = kReportHtml;
   replace(page, "{{title}}", escape_html(info.model_desc));
   replace(page, "{{css}}", kReportCss);

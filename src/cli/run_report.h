@@ -13,11 +13,13 @@ struct PictureSet {
   int64_t cell = 0, grid = 0;
   std::vector<int> layers;
   std::vector<std::vector<HeadPicture>> exact;  // [layer][head]
-  std::vector<std::pair<std::string, std::vector<std::vector<HeadPicture>>>> methods;  // by row name
+  std::vector<std::pair<std::string, std::vector<std::vector<HeadPicture>>>>
+      methods;  // by row name
 };
 
 // Most layers whose pictures fit the page's budget of bytes; at least one.
 int64_t affordable_layers(int64_t grid, int64_t heads, int64_t methods);
-std::string report_page(const RunInfo& info, const std::vector<Row>& rows, const PictureSet& pictures);
+std::string report_page(const RunInfo& info, const std::vector<Row>& rows,
+                        const PictureSet& pictures);
 
 }  // namespace regard::cli

@@ -29,9 +29,8 @@ double PairCounts::density() const { return causal.empty() ? 1 : sum(kept) / sum
 double PairCounts::tile_density() const { return causal.empty() ? 1 : tile_pairs / sum(causal); }
 double PairCounts::at(int64_t layer, int64_t head) const {
   const auto &k = kept[size_t(layer)], &c = causal[size_t(layer)];
-  return head < int64_t(k.size()) && c[size_t(head)] > 0
-             ? k[size_t(head)] / c[size_t(head)]
-             : std::numeric_limits<double>::quiet_NaN();
+  return head < int64_t(k.size()) && c[size_t(head)] > 0 ? k[size_t(head)] / c[size_t(head)]
+                                                         : std::numeric_limits<double>::quiet_NaN();
 }
 
 double Row::prefill() const { return median(prefill_s); }
@@ -44,8 +43,10 @@ double best_possible(const Row& llama) {
 
 std::string how_measured(const RunInfo& info) {
   std::string s = info.repeat == 1 ? "Every row ran once, in the order of the table"
-                                   : fmt::format("The rows alternated {} times in the order of the "
-                                                 "table; seconds are medians", info.repeat);
+                                   : fmt::format(
+                                         "The rows alternated {} times in the order of the "
+                                         "table; seconds are medians",
+                                         info.repeat);
   s += fmt::format(
       ". The model was in memory, and before its clock started each pass ran one micro-batch of {} "
       "tokens in its own context and cleared the cache. Prefill is the time inside llama_decode, "

@@ -5,12 +5,13 @@
 
 namespace regard::cli {
 
-// Evenly spaced positions p in [first, tokens - 2]: the model's output at p is judged by token p + 1.
+// Evenly spaced positions p in [first, tokens - 2]: the model's output at p is judged by token p
+// + 1.
 std::vector<int64_t> scored_positions(int64_t tokens, int64_t first, int64_t count);
 
 // Keeps ONE set of log-probabilities (f32; of an evenly spaced subset of the positions where all of
-// them would take more than kMaxBytes). llama.cpp's row comes before exact, so the store first holds
-// llama.cpp's; exact's pass compares against it and then overwrites it, position by position.
+// them would take more than kMaxBytes). llama.cpp's row comes before exact, so the store first
+// holds llama.cpp's; exact's pass compares against it and then overwrites it, position by position.
 class Scorer {
  public:
   static constexpr int64_t kMaxBytes = 256 << 20;
@@ -25,10 +26,10 @@ class Scorer {
   void add(int64_t i, const float* logits);
 
   struct Result {
-    double loss = 0;           // mean negative log-likelihood, natural log
-    double kl = 0, top1 = 0;   // KL(exact || this row) mean; share of equal argmax
+    double loss = 0;          // mean negative log-likelihood, natural log
+    double kl = 0, top1 = 0;  // KL(exact || this row) mean; share of equal argmax
   };
-  Result result() const;          // of the pass begun last
+  Result result() const;                                 // of the pass begun last
   Result first_against_exact() const { return first_; }  // known after exact's pass
 
  private:

@@ -50,9 +50,9 @@ std::string table(const RunInfo& info, const std::vector<Row>& rows) {
     width = std::max(width, shorten(r.name).size() + info.over_ctx);
   }
   if (done.empty()) return "no row was finished\n";
-  std::string out = fmt::format("{}: {} tokens of {}, {} threads, micro-batches of {}, {} cache\n{}\n\n",
-                                info.model_desc, info.tokens, info.text, info.threads, info.ubatch,
-                                info.kv, info.machine);
+  std::string out = fmt::format(
+      "{}: {} tokens of {}, {} threads, micro-batches of {}, {} cache\n{}\n\n", info.model_desc,
+      info.tokens, info.text, info.threads, info.ubatch, info.kv, info.machine);
   out += fmt::format("{:<{}}{:>10}{:>7}{:>10}{:>7}{:>9}{:>9}{:>9}{:>9}{:>7}{:>10}\n", "", width,
                      "prefill s", "", "attent. s", "", "density", "loss", "rise", "KL", "top-1",
                      "peak MiB");
@@ -60,14 +60,16 @@ std::string table(const RunInfo& info, const std::vector<Row>& rows) {
   for (const Row* r : done) out += row_line(*r, llama, width, info.over_ctx);
   out += "\n";
   if (info.over_ctx)
-    out += fmt::format("* a context of {} tokens, beyond the {} this model was trained for (--force)\n",
-                       info.ctx, info.train_ctx);
+    out += fmt::format(
+        "* a context of {} tokens, beyond the {} this model was trained for (--force)\n", info.ctx,
+        info.train_ctx);
   for (const Row* r : done)
     for (const auto& [reason, calls] : r->exact_calls)
       out += wrap(fmt::format("{}: exact in {} of {} calls: {}", r->name, calls, r->calls, reason));
-  out += wrap(fmt::format("Attention is {:.0f} % of llama.cpp's own prefill: attention that cost nothing "
-                          "would make the whole {:.2f} times as fast.",
-                          100 * llama.attention() / llama.prefill(), best_possible(llama)));
+  out += wrap(
+      fmt::format("Attention is {:.0f} % of llama.cpp's own prefill: attention that cost nothing "
+                  "would make the whole {:.2f} times as fast.",
+                  100 * llama.attention() / llama.prefill(), best_possible(llama)));
   return out + wrap(how_measured(info));
 }
 

@@ -8,7 +8,7 @@ namespace regard {
 
 // {name, title, family, paper, year, phase, summary, when, cost, differs, needs, prefix, twin,
 //  params: [{name, type, default, min, max, choices, doc}]}. min and max belong to numbers, choices
-// to strings; a tensor's default is null.
+// to strings; a number without bound or default has null there, as has a tensor's default.
 std::string record_json(const Record& r, int indent = -1);
 
 }  // namespace regard

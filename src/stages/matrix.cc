@@ -1,7 +1,7 @@
 #include "stages/matrix.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "core/parallel.h"
@@ -96,6 +96,19 @@ void ScaleCap(float* x, int64_t n, float scale, float softcap) {
   Map(x, n, [&](V v) HWY_ATTR { return hn::Mul(hn::Tanh(f, hn::Mul(v, s)), cap); });
 }
 
+float MaxOf(const float* x, int64_t n) {
+  V top = hn::Set(f, -std::numeric_limits<float>::infinity());
+  int64_t c = 0;
+  // Max(x, top) as a choice: a NaN compares false and is passed over.
+  for (; c + kLanes <= n; c += kLanes) {
+    const V v = hn::LoadU(f, x + c);
+    top = hn::IfThenElse(hn::Gt(v, top), v, top);
+  }
+  float best = hn::GetLane(hn::MaxOfLanes(f, top));
+  for (; c < n; ++c) best = x[c] > best ? x[c] : best;
+  return best;
+}
+
 void Exponentials(float* x, int64_t n, float shift) {
   const V s = hn::Set(f, shift);
   Map(x, n, [&](V v) HWY_ATTR {
@@ -114,6 +127,7 @@ HWY_EXPORT(PromoteF16);
 HWY_EXPORT(PromoteBf16);
 HWY_EXPORT(Multiply);
 HWY_EXPORT(ScaleCap);
+HWY_EXPORT(MaxOf);
 HWY_EXPORT(Exponentials);
 
 void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst) {
@@ -125,6 +139,8 @@ void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count
       HWY_DYNAMIC_DISPATCH(PromoteF16)(src, n, dst);
     } else if (dense && v.dtype == DType::bf16) {
       HWY_DYNAMIC_DISPATCH(PromoteBf16)(src, n, dst);
+    } else if (dense && v.dtype == DType::f32) {
+      std::memcpy(dst, src, size_t(n) * sizeof(float));
     } else {
       read_row(v, b, h, first + i, dst);
     }
@@ -153,15 +169,7 @@ void scale_cap(float* x, int64_t n, float scale, float softcap) {
   HWY_DYNAMIC_DISPATCH(ScaleCap)(x, n, scale, softcap);
 }
 
-float max_of(const float* x, int64_t n) {
-  float lane[kPanel];
-  std::fill(lane, lane + kPanel, -std::numeric_limits<float>::infinity());
-  int64_t i = 0;
-  for (; i + kPanel <= n; i += kPanel)
-    for (int64_t l = 0; l < kPanel; ++l) lane[l] = lane[l] < x[i + l] ? x[i + l] : lane[l];
-  for (; i < n; ++i) lane[0] = lane[0] < x[i] ? x[i] : lane[0];
-  return *std::max_element(lane, lane + kPanel);
-}
+float max_of(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x, n); }
 
 float exponentials(float* x, int64_t n, float shift) {
   HWY_DYNAMIC_DISPATCH(Exponentials)(x, n, shift);

@@ -18,6 +18,10 @@ struct alignas(64) Line {
 
 inline int64_t panels(int64_t keys) { return (keys + kPanel - 1) / kPanel; }
 
+// Numbers from one row of products to the next. Odd in cache lines: the eight rows that multiply()
+// writes at once would else fall into the same few sets of the first cache.
+inline int64_t row_stride(int64_t keys) { return (panels(keys) | 1) * kPanel; }
+
 // Tokens [first, first + count) of head (b, h) as f32 rows of size[3] numbers, one after the other.
 void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst);
 

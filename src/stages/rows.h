@@ -22,7 +22,7 @@ class ProbabilityRows {
   // is 0. Norm sigmoid: weights divided by their sum.
   void run(const matrix::Packed& keys, int64_t b, int64_t h, int64_t first, int64_t count, float* p,
            int64_t stride) const;
-  int64_t stride() const { return matrix::panels(x_.problem.nk) * matrix::kPanel; }
+  int64_t stride() const { return matrix::row_stride(x_.problem.nk); }
 
  private:
   void finish(int64_t b, int64_t h, int64_t i, float* row) const;

@@ -2,8 +2,8 @@
 // attention, with Regard's, and with methods.
 //
 // The yardstick for "the same" is llama.cpp itself: its two attention paths (with and without flash
-// attention) round differently and so disagree a little. Regard may differ from either by no more than
-// twice as much as they do from one another.
+// attention) round differently and so disagree a little. Regard may differ from either by no more
+// than twice as much as they do from one another.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,9 +33,11 @@ struct Program {
   std::vector<llama_token> tokens;
 
   Program() {
-    llama_log_set([](ggml_log_level level, const char* text,
-                     void*) { if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr); },
-                  nullptr);
+    llama_log_set(
+        [](ggml_log_level level, const char* text, void*) {
+          if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+        },
+        nullptr);
     ggml_backend_reg_t reg = ggml_backend_load(REGARD_PLUGIN);
     if (!reg) throw Error("the plug-in does not load");
     control = static_cast<Control*>(ggml_backend_reg_get_proc_address(reg, "regard_control"));
@@ -291,14 +293,15 @@ TEST(PluginModel, DenseTwinsAreExact) {
 void two_sequences(bool unified, const std::set<std::string>& reasons) {
   std::vector<Item> both;
   for (int n = 0; n < 200; ++n)
-    for (int s = 0; s < 2; ++s) both.push_back({program().tokens[700 * s + n], n, s, n % kStep == 0});
+    for (int s = 0; s < 2; ++s)
+      both.push_back({program().tokens[700 * s + n], n, s, n % kStep == 0});
   Logits alone;
   {
     const With off(Mode::off);
     alone = decode(open({.flash = false, .sequences = 2, .unified = unified}).get(), both);
   }
   Seen seen;
-  const With method(Mode::method, "a_shape:local=64,sink=4", &seen);
+  const With method(Mode::method, "a_shape:n_local=64,n_init=4", &seen);
   const Difference d =
       difference(alone, decode(open({.sequences = 2, .unified = unified}).get(), both));
   EXPECT_LE(d.kl, 2 * own().apart.kl);

@@ -77,8 +77,8 @@ def test_refusals_have_reasons():
 
 def test_llama_bench():
     run = load("llama-bench", "-m", str(MODEL), "-fa", "1", "-p", "256", "-n", "4", "-r", "1",
-               "-t", "2", REGARD_LOG="plan", REGARD_METHOD="a_shape:local=64")
+               "-t", "2", REGARD_LOG="plan", REGARD_METHOD="a_shape:n_local=64")
     assert run.returncode == 0, run.stderr
     assert "pp256" in run.stdout and "tg4" in run.stdout
     log = "\n".join(said(run))
-    assert "a_shape:local=64" in log and "causal" in log
+    assert "a_shape:n_local=64" in log and "causal" in log

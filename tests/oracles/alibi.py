@@ -1,4 +1,4 @@
-"""Press et al. (arXiv 2108.12409): logit - slope * distance; slopes as in section 3 and footnote 6."""
+"""Press et al. (arXiv 2108.12409): logit - slope * distance; slopes of section 3."""
 import math
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""FlashAttention (arXiv 2205.14135), section 3.3: tile (r, c) is computed where mask[r, c] is set."""
+"""FlashAttention (arXiv 2205.14135), section 3.3: tile (r, c) is read where mask is set."""
 import numpy as np
-from common import attention, visible
+from common import tokens_of, visible
 
 
 def example(q, k, causal=True, offset=None, block_q=64, block_k=64):
@@ -14,9 +14,4 @@ def twin(q, k, causal=True, offset=None):
 
 
 def kept(q, k, v, mask, block_q=64, block_k=64, causal=True, offset=None):
-    tokens = np.repeat(np.repeat(mask != 0, block_q, 2), block_k, 3)
-    return tokens[:, :, : q.shape[2], : k.shape[2]] & visible(q, k, causal, offset)
-
-
-def attend(q, k, v, causal=True, offset=None, **params):
-    return attention(q, k, v, kept(q, k, v, causal=causal, offset=offset, **params))
+    return tokens_of(mask != 0, block_q, block_k, q, k) & visible(q, k, causal, offset)

@@ -1,11 +1,12 @@
-"""MInference 1.0 (arXiv 2407.02490), algorithm 2, with the tokens its index and kernel really read."""
+"""MInference 1.0 (arXiv 2407.02490), algorithm 2, with the tokens its index and kernel read."""
 import numpy as np
-from common import attention, positions, repeat_heads, visible
+from common import positions, repeat_heads, visible
 
-small = {"vertical": 30, "slash": 104}
+small = {"vertical_size": 30, "slash_size": 104}
 
 
-def best(score, n):  # ties to the lower index
+def best(score, always, n):  # the first `always` come first; ties to the lower index
+    score = np.where(np.arange(len(score)) < always, np.inf, score)
     return np.argsort(-score, kind="stable")[: min(n, len(score))]
 
 
@@ -25,24 +26,19 @@ def row_keys(columns, slashes, end):  # keys of the block of rows [end - 64, end
             ranges.append([stop - 64, stop])
         elif stop > ranges[-1][1]:
             ranges[-1][1] += 64
-    columns = [c for c in columns if c < ranges[-1][1]]
-    return sorted(set(columns).union(*(range(a, b) for a, b in ranges)))
+    below = {c for c in columns if c < ranges[-1][1]}  # columns past the last range are dropped
+    return sorted(below.union(*(range(a, b) for a, b in ranges)))
 
 
-def kept(q, k, v, vertical=1000, slash=6096, last=64, causal=True, offset=None):
+def kept(q, k, v, vertical_size=1000, slash_size=6096, last_q=64, causal=True, offset=None):
     n, m = q.shape[2], k.shape[2]
     start = m - n if offset is None else offset
-    p, distance = probe(q, k, last, start + max(n - last, 0))
-    out = np.zeros(q.shape[:2] + (n, m + 64 + n), bool)
+    p, distance = probe(q, k, last_q, start + max(n - last_q, 0))
+    out = np.zeros(q.shape[:2] + (n, m + 192), bool)
     for b, h in np.ndindex(q.shape[:2]):
-        v_score = np.where(np.arange(m) < 30, np.inf, p[b, h].sum(0))
-        s_score = np.bincount(distance[distance >= 0], p[b, h][distance >= 0], m)
-        s_score = np.where(np.arange(m) < 100, np.inf, s_score)
-        v_best, s_best = best(v_score, max(vertical, 30)), best(s_score, max(slash, 50))
+        diagonals = np.bincount(distance[distance >= 0], p[b, h][distance >= 0], m)
+        v_best = best(p[b, h].sum(0), 30, max(vertical_size, 30))
+        s_best = best(diagonals, 100, max(slash_size, 50))
         for r in range(0, n, 64):
             out[b, h, r : r + 64, row_keys(v_best, s_best, start + r + 64)] = True
     return out[..., :m] & visible(q, k, causal, start)
-
-
-def attend(q, k, v, causal=True, offset=None, **params):
-    return attention(q, k, v, kept(q, k, v, causal=causal, offset=offset, **params))

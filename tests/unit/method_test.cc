@@ -50,8 +50,8 @@ TEST(Method, SpecsComeBack) {
   for (const char* spec : {"dense", "xattention:threshold=0.85,block=64", "sink_bias:logit=-inf",
                            "alibi:strength=0.5,rule=geometric"})
     EXPECT_EQ(parse_method(spec).spec(), spec);
-  EXPECT_EQ(parse_method(" a_shape : local = 1e9 , init=4").spec(),
-            "a_shape:init=4,local=1000000000");
+  EXPECT_EQ(parse_method(" a_shape : n_local = 1e9 , n_init=4").spec(),
+            "a_shape:n_init=4,n_local=1000000000");
   EXPECT_EQ(make_method("xattention", {{"threshold", int64_t(1)}, {"block", 64.0}}).spec(),
             "xattention:threshold=1,block=64");
 }
@@ -61,14 +61,14 @@ TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
   EXPECT_NE(spec_error("vertical").find("nearest: vertical_slash"), std::string::npos);
   EXPECT_NE(spec_error("").find("unknown"), std::string::npos);
   EXPECT_EQ(spec_error("a_shape:locl=3"),
-            "method a_shape: no parameter 'locl'; accepted: init, local");
+            "method a_shape: no parameter 'locl'; accepted: n_init, n_local");
   EXPECT_EQ(spec_error("dense:x=1"), "method dense: no parameter 'x'; it has none");
-  EXPECT_EQ(spec_error("a_shape:local=0"),
-            "method a_shape: local=0; accepted: a whole number from 1 to 1e+12");
-  EXPECT_EQ(spec_error("a_shape:local=2.5"),
-            "method a_shape: local=2.5; accepted: a whole number from 1 to 1e+12");
-  EXPECT_EQ(spec_error("a_shape:local=12x"),
-            "method a_shape: local=12x; accepted: a whole number from 1 to 1e+12");
+  EXPECT_EQ(spec_error("a_shape:n_local=0"),
+            "method a_shape: n_local=0; accepted: a whole number from 1 to 1e+12");
+  EXPECT_EQ(spec_error("a_shape:n_local=2.5"),
+            "method a_shape: n_local=2.5; accepted: a whole number from 1 to 1e+12");
+  EXPECT_EQ(spec_error("a_shape:n_local=12x"),
+            "method a_shape: n_local=12x; accepted: a whole number from 1 to 1e+12");
   EXPECT_EQ(spec_error("xattention:threshold=nan"),
             "method xattention: threshold=nan; accepted: a number from 0 to 2");
   EXPECT_EQ(spec_error("xattention:threshold="),
@@ -79,10 +79,10 @@ TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
             "method xattention: parameter 'block' is given twice");
   EXPECT_EQ(spec_error("block_mask:mask=3"),
             "method block_mask: mask=3; accepted: @file.npy or @file.safetensors#name");
-  for (const char* bad : {"a_shape:", "a_shape:local", "a_shape:local=3,", "a_shape:=3"})
+  for (const char* bad : {"a_shape:", "a_shape:n_local", "a_shape:n_local=3,", "a_shape:=3"})
     EXPECT_NE(spec_error(bad).find("accepted:"), std::string::npos) << bad;
   EXPECT_NE(error_of([] {
-              make_method("a_shape", {{"local", true}});
+              make_method("a_shape", {{"n_local", true}});
             }).find("local=true"),
             std::string::npos);
 }

@@ -10,8 +10,10 @@ reads KV head h // (H / Hkv). Types: float64, float32, float16, bfloat16. Query 
 i + Nk - Nq: the last query meets the last key. Nothing is modified and nothing is copied.
 
 Errors are `regard.Error`, a ValueError, with one line that names what came and what is accepted.
-NaN and infinity follow IEEE arithmetic row by row: a query that reads a NaN gets NaN, other queries
-are as if it were not there.
+NaN and infinity stay in the rows that read them: a query that reads a NaN gets NaN; an infinite
+logit takes all weight (several share it evenly) and makes lse infinite; queries that do not read
+the place are the same to the bit under the same plan. Methods that choose by content may choose
+otherwise.
 """
 import json as _json
 
@@ -35,7 +37,8 @@ def methods():
 def describe(name):
     """A method's record: dict of name, title, family, paper, year, phase, summary, when, cost,
     differs, needs, prefix, twin, params. `params` is a list of dicts of name, type, default, doc,
-    for numbers min and max (inclusive), for text choices. Error offers the nearest names."""
+    for numbers min and max (inclusive; None: no bound), for text choices. Error offers the nearest
+    names."""
     return _json.loads(_regard.record(name))
 
 

@@ -39,6 +39,8 @@ def inputs(q, k, v):
     if any(len(s) != len(shapes[0]) for s in shapes) or len(shapes[0]) not in (3, 4):
         raise Error("q, k and v must all be [B, H, N, D] or all [H, N, D]; got shapes "
                     + ", ".join(str(s) for s in shapes))
+    if any(0 in s for s in shapes):
+        raise Error("q, k and v must not be empty; got shapes " + ", ".join(str(s) for s in shapes))
     return arrays
 
 

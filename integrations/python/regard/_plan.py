@@ -4,7 +4,6 @@ import warnings
 import numpy as np
 
 from . import _arrays, _regard
-from ._arrays import Error
 
 
 class FallbackWarning(RuntimeWarning):
@@ -127,8 +126,6 @@ def outputs(arrays, dtype, column_mass):
     """Results for inputs of any rank: out, lse, column mass or None."""
     q, k, v = (a.shape for a in arrays)
     exact = "f64" if dtype == "f64" else "f32"
-    if not q[-2] or not k[-2] or not v[-1]:
-        raise Error(f"q, k and v must not be empty; got shapes {q}, {k}, {v}")
     return (_arrays.Result([*q[:-1], v[-1]], dtype), _arrays.Result([*q[:-1], 1], exact),
             _arrays.Result([*q[:-2], 1, k[-2]], exact) if column_mass else None)
 

@@ -1,6 +1,5 @@
 // regard run in a build without llama.cpp.
-#include <CLI/CLI.hpp>
-
+#include "cli/verbs.h"
 #include "regard/status.h"
 
 namespace regard::cli {

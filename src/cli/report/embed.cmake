@@ -1,8 +1,18 @@
-# Writes OUT, a header with the page's parts as string literals. cmake -DOUT=.. -DDIR=.. -P embed.cmake
+# Writes OUT, a header with the page's parts as string literals.
+# cmake -DOUT=.. -DDIR=.. "-DJS=base.js table.js .." -P embed.cmake
 set(text "// Generated from src/cli/report by embed.cmake.\n#pragma once\nnamespace regard::cli {\n")
-foreach(part Html Css Js)
-  string(TOLOWER ${part} ending)
-  file(READ ${DIR}/report.${ending} body)
-  string(APPEND text "inline constexpr char kReport${part}[] = R\"~regard~(${body})~regard~\";\n")
+function(add name body)
+  string(APPEND text "inline constexpr char kReport${name}[] = R\"~regard~(${body})~regard~\";\n")
+  set(text "${text}" PARENT_SCOPE)
+endfunction()
+file(READ ${DIR}/report.html html)
+file(READ ${DIR}/report.css css)
+separate_arguments(JS)
+foreach(part IN LISTS JS)
+  file(READ ${DIR}/${part} body)
+  string(APPEND js "${body}")
 endforeach()
+add(Html "${html}")
+add(Css "${css}")
+add(Js "${js}")
 file(WRITE ${OUT} "${text}}  // namespace regard::cli\n")

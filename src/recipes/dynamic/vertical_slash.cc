@@ -5,16 +5,17 @@ namespace regard {
 namespace {
 
 struct Params {
-  int64_t vertical = 1000;
-  int64_t slash = 6096;
-  int64_t last = 64;
+  int64_t vertical_size = 1000;
+  int64_t slash_size = 6096;
+  int64_t last_q = 64;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
-  auto scores = estimate::vertical_slash(ctx, x, int(p.last));
+  auto scores = estimate::vertical_slash(ctx, x, int(p.last_q));
   lists::force(scores, /*columns=*/30, /*diagonals=*/100);
-  const auto kept = lists::vertical_slash(ctx, x.problem, scores, std::max<int64_t>(p.vertical, 30),
-                                          std::max<int64_t>(p.slash, 50));
+  const auto kept =
+      lists::vertical_slash(ctx, x.problem, scores, std::max<int64_t>(p.vertical_size, 30),
+                            std::max<int64_t>(p.slash_size, 50));
   return Plan::same({Plan::tiles(x.problem, kept.bq, kept.bk, kept.tiles),
                      Plan::columns(x.problem, kept.columns)});
 }
@@ -38,24 +39,26 @@ REGARD_DEFINE_RECIPE(vertical_slash) {
               "diagonals.",
           .when =
               "Prefill of long prompts where the last queries look where the others do. Small "
-              "budgets such as vertical=500,slash=700 make it sparse below 10K tokens; the "
+              "budgets such as vertical_size=500,slash_size=700 make it sparse below 10K tokens; "
+              "the "
               "defaults are for 100K and more. On a strip the probe is the strip's last queries.",
-          .cost =
-              "Probe: last * nk * dk a head. Then about (vertical + 64 * distinct diagonal runs) "
-              "keys a query.",
+          .cost = "Probe: last_q * nk * dk a head. Then about (vertical_size + 64 * distinct "
+                  "diagonal runs) "
+                  "keys a query.",
           .differs =
               "The kept tokens are those of the authors' index builder and kernel. Ties, which "
               "there depend on the sort, go to the lower key and the nearer diagonal; so with "
-              "slash below 100 the nearest diagonals stay. Their search scores without "
+              "slash_size below 100 the nearest diagonals stay. Their search scores without "
               "1/sqrt(d) and forces 30 diagonals; this is the run-time rule. The model's "
               "soft-cap, biases and sinks enter the probe.",
           .needs = {"causal", "single"},
-          .twin = "vertical=1e9,slash=1e9",
+          .twin = "vertical_size=1e9,slash_size=1e9",
       },
       plan,
-      {param("vertical", &Params::vertical, 0, 1e12, "columns a head; at least 30 are kept"),
-       param("slash", &Params::slash, 0, 1e12, "diagonals a head; at least 50 are kept"),
-       param("last", &Params::last, 1, 65536, "queries of the probe")});
+      {param("vertical_size", &Params::vertical_size, 0, 1e12,
+             "columns a head; at least 30 are kept"),
+       param("slash_size", &Params::slash_size, 0, 1e12, "diagonals a head; at least 50 are kept"),
+       param("last_q", &Params::last_q, 1, 65536, "queries of the probe")});
   return r;
 }
 

@@ -4,13 +4,13 @@ namespace regard {
 namespace {
 
 struct Params {
-  int64_t init = 128;
-  int64_t local = 3968;
+  int64_t n_init = 128;
+  int64_t n_local = 3968;
 };
 
-// Key j is kept for query i if j <= i and (j < init or i - j < local).
+// Key j is kept for query i if j <= i and (j < n_init or i - j < n_local).
 Plan plan(const Ctx&, const Inputs& x, const Params& p) {
-  return Plan::band(x.problem, p.local - 1, 0, p.init);
+  return Plan::band(x.problem, p.n_local - 1, 0, p.n_init);
 }
 
 }  // namespace
@@ -25,23 +25,24 @@ REGARD_DEFINE_RECIPE(a_shape) {
                    "StreamingLLM, ICLR 2024, arXiv 2309.17453",
           .year = 2024,
           .summary =
-              "Every query reads the first `init` tokens and the `local` tokens that end with "
+              "Every query reads the first `n_init` tokens and the `n_local` tokens that end with "
               "itself. The first tokens take the attention that has nowhere to go; without "
               "them a plain window loses its fluency.",
           .when = "Streams without end, and heads that only look nearby. Whatever lies between the "
                   "first tokens and the window is never read, so facts in the middle are lost.",
-          .cost = "No planning. At most (init + local) keys a query: linear in the length.",
+          .cost = "No planning. At most (n_init + n_local) keys a query: linear in the length.",
           .differs =
               "The authors' kernel pads head sizes that are no power of two with zeros and "
               "then scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape "
               "variant (dense last queries) is not part of this method.",
           .needs = {"causal"},
           .prefix = true,
-          .twin = "local=1e9",
+          .twin = "n_local=1e9",
       },
       plan,
-      {param("init", &Params::init, 0, 1e12, "first tokens that every query reads"),
-       param("local", &Params::local, 1, 1e12, "tokens of the window, the query's own included")});
+      {param("n_init", &Params::n_init, 0, 1e12, "first tokens that every query reads"),
+       param("n_local", &Params::n_local, 1, 1e12,
+             "tokens of the window, the query's own included")});
   return r;
 }
 

@@ -38,7 +38,7 @@ class Antidiagonal {
         depth_(stride * x.problem.dk),
         q_groups_(ceil_div(p_.nq, stride)),
         k_groups_(ceil_div(p_.nk, stride)),
-        line_(matrix::panels(k_groups_) * kPanel) {
+        line_(matrix::row_stride(k_groups_)) {
     out_.batch = p_.batch;
     out_.heads = p_.heads;
     out_.rows = ceil_div(p_.nq, block);

@@ -15,8 +15,13 @@ constexpr int64_t kRows = 16;  // queries a work item: 16 rows of 8K probabiliti
 
 // What one work item adds up. Summed in the order of the items, so threads change nothing.
 struct Sums {
-  std::vector<float> vertical, slash;
+  std::vector<float> vertical;
+  std::vector<float> slash;  // backwards, offset o at [offsets - 1 - o]: rows add up forwards
 };
+
+void add(float* __restrict sum, const float* __restrict x, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) sum[j] += x[j];
+}
 
 }  // namespace
 
@@ -51,9 +56,9 @@ VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
         for (int64_t i = 0; i < count; ++i) {
           const float* row = &rows[i * stride];
           const int64_t position = begin + i + p.offset;
-          for (int64_t j = 0; j < out.nk; ++j) s.vertical[j] += row[j];
-          for (int64_t j = 0; j <= std::min(position, p.nk - 1); ++j)
-            s.slash[position - j] += row[j];
+          add(s.vertical.data(), row, out.nk);
+          if (position >= 0)
+            add(&s.slash[out.offsets - 1 - position], row, std::min(position + 1, p.nk));
         }
       });
       for (int64_t item = 0; item < p.group() * parts; ++item) {
@@ -61,7 +66,7 @@ VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
         for (int64_t j = 0; j < out.nk; ++j)
           out.vertical[bh * out.nk + j] += sums[item].vertical[j];
         for (int64_t o = 0; o < out.offsets; ++o)
-          out.slash[bh * out.offsets + o] += sums[item].slash[o];
+          out.slash[bh * out.offsets + o] += sums[item].slash[out.offsets - 1 - o];
       }
     }
   return out;

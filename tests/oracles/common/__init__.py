@@ -1,24 +1,27 @@
-"""What every oracle shares: naive attention in fp64 over a mask of allowed pairs, and positions."""
+"""What every oracle shares: naive attention over a mask of allowed pairs, and positions."""
 import numpy as np
+
+precision = np.float64  # tests set float32 to learn what a naive implementation loses
 
 
 def attention(q, k, v, mask, scale=None, bias=0.0, softcap=0.0, sink=None):
-    """q [B,H,N,D], k and v [B,Hk,M,*], mask [B,H,N,M] -> out [B,H,N,Dv], lse [B,H,N], in fp64."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    """q [B,H,N,D], k and v [B,Hk,M,*], mask [B,H,N,M] -> out [B,H,N,Dv], lse [B,H,N]."""
+    q, k, v = (np.asarray(x, precision) for x in (q, k, v))
     group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
-    s = np.einsum("bhid,bhjd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    s = np.einsum("bhid,bhjd->bhij", q, k) * precision(scale or q.shape[-1] ** -0.5)
     if softcap:
         s = softcap * np.tanh(s / softcap)
-    s = np.where(mask, s + bias, -np.inf)
+    s = np.where(mask, s + np.asarray(bias, precision), -np.inf)
     top = s.max(-1, keepdims=True)
     if sink is not None:
-        top = np.maximum(top, np.reshape(sink, (1, -1, 1, 1)))
+        sink = np.reshape(np.asarray(sink, precision), (1, -1, 1, 1))
+        top = np.maximum(top, sink)
     top = np.where(np.isfinite(top), top, 0.0)
     p = np.exp(s - top)
     total = p.sum(-1, keepdims=True)
     if sink is not None:
-        total = total + np.exp(np.reshape(sink, (1, -1, 1, 1)) - top)
+        total = total + np.exp(sink - top)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
     return p / np.where(total == 0, 1, total) @ v, lse
@@ -37,3 +40,14 @@ def visible(q, k, causal, offset=None):
 
 def repeat_heads(q, k):
     return np.repeat(np.asarray(k, np.float64), q.shape[1] // k.shape[1], 1)
+
+
+def tile_sums(p, side):
+    """Sums over tiles of side x side of the last two axes; the last tiles may be smaller."""
+    p = np.add.reduceat(p, np.arange(0, p.shape[2], side), 2)
+    return np.add.reduceat(p, np.arange(0, p.shape[3], side), 3)
+
+
+def tokens_of(tiles, bq, bk, q, k):
+    """[B,H,rows,cols] of tiles -> [B,H,N,M] of their pairs."""
+    return np.repeat(np.repeat(tiles, bq, 2), bk, 3)[:, :, : q.shape[2], : k.shape[2]]

@@ -42,8 +42,8 @@ struct Row {
   int threads = 1;
   double seconds = 0, gflops = 0, peak_share = 0, gbs = 0, read_share = 0;
   std::optional<double> ggml_seconds;
-  double ratio = 0;        // median of the rounds' own ratios, ggml / regard
-  std::string no_ggml;     // why ggml was not timed
+  double ratio = 0;     // median of the rounds' own ratios, ggml / regard
+  std::string no_ggml;  // why ggml was not timed
 };
 
 // Rounds of one run each, so that both meet the same machine; the first is warm-up.
@@ -86,9 +86,9 @@ Row time_one(const TextProblem& x, int threads, const cpu::Peaks& peaks, const A
 }
 
 void print(const Row& r) {
-  const std::string peer =
-      r.ggml_seconds ? fmt::format("{:>9.3f} {:>6.2f}x", *r.ggml_seconds * 1e3, r.ratio)
-                     : fmt::format("{:>9} {:>7}", "-", "-");
+  const std::string peer = r.ggml_seconds
+                               ? fmt::format("{:>9.3f} {:>6.2f}x", *r.ggml_seconds * 1e3, r.ratio)
+                               : fmt::format("{:>9} {:>7}", "-", "-");
   fmt::print("{:>2} {:>10.3f} {:>8.1f} {:>5.0f}% {:>7.2f} {:>5.0f}% {}  {}\n", r.threads,
              r.seconds * 1e3, r.gflops, r.peak_share * 100, r.gbs, r.read_share * 100, peer,
              r.problem);
@@ -96,8 +96,9 @@ void print(const Row& r) {
 }
 
 nlohmann::json to_json(const Row& r) {
-  nlohmann::json j{{"problem", r.problem}, {"threads", r.threads},       {"seconds", r.seconds},
-                   {"gflops", r.gflops},   {"peak_share", r.peak_share}, {"kv_gbs", r.gbs},
+  nlohmann::json j{{"problem", r.problem},       {"threads", r.threads},
+                   {"seconds", r.seconds},       {"gflops", r.gflops},
+                   {"peak_share", r.peak_share}, {"kv_gbs", r.gbs},
                    {"read_share", r.read_share}};
   if (r.ggml_seconds) {
     j["ggml_seconds"] = *r.ggml_seconds;
@@ -129,9 +130,8 @@ void bench(const Arguments& a) {
     peaks.push_back(cpu::measure_peaks(t));
     fmt::print("{} on {} thread{}: FMA {:.0f} GFLOP/s, read {:.1f} GB/s\n", cpu_target(), t,
                t > 1 ? "s" : "", peaks.back().gflops, peaks.back().read_gbs);
-    machine.push_back({{"threads", t},
-                       {"gflops", peaks.back().gflops},
-                       {"read_gbs", peaks.back().read_gbs}});
+    machine.push_back(
+        {{"threads", t}, {"gflops", peaks.back().gflops}, {"read_gbs", peaks.back().read_gbs}});
   }
   fmt::print("{:>2} {:>10} {:>8} {:>6} {:>7} {:>6} {:>9} {:>7}  {}\n", "th", "ms", "GFLOP/s",
              "peak", "KV GB/s", "read", "ggml ms", "ggml", "problem");
@@ -154,7 +154,8 @@ void add_bench(CLI::App& app) {
   CLI::App* verb =
       app.add_subcommand("bench", "Time text problems, beside the machine's peaks and ggml.");
   verb->footer(
-      "Medians of at least 7 rounds after one of warm-up; regard and ggml alternate within a round,\n"
+      "Medians of at least 7 rounds after one of warm-up; regard and ggml alternate within a "
+      "round,\n"
       "and the ratio is the median of the rounds' ratios. FLOPs count allowed pairs only.\n"
       "Example: regard bench bench/problems/bench.txt --json bench.json\n"
       "         regard bench --problem \"h8:2 nq512 nk16384 d128 kv=f16 causal\" --threads 1");
@@ -164,7 +165,8 @@ void add_bench(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
   verb->add_option("--repeats", a->repeats, "Least number of rounds")->check(CLI::Range(1, 100000));
-  verb->add_option("--seconds", a->seconds, "Least time for each line")->check(CLI::Range(0., 3600.));
+  verb->add_option("--seconds", a->seconds, "Least time for each line")
+      ->check(CLI::Range(0., 3600.));
   verb->add_flag("!--no-ggml", a->ggml, "Leave ggml's kernel out");
   verb->add_option("--json", a->json, "Write the table here too");
   verb->callback([a] { bench(*a); });

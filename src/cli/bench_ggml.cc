@@ -13,15 +13,24 @@ namespace {
 
 ggml_type type_of(DType t) {
   switch (t) {
-    case DType::f16: return GGML_TYPE_F16;
-    case DType::bf16: return GGML_TYPE_BF16;
-    case DType::q8_0: return GGML_TYPE_Q8_0;
-    case DType::q4_0: return GGML_TYPE_Q4_0;
-    case DType::q4_1: return GGML_TYPE_Q4_1;
-    case DType::q5_0: return GGML_TYPE_Q5_0;
-    case DType::q5_1: return GGML_TYPE_Q5_1;
-    case DType::iq4_nl: return GGML_TYPE_IQ4_NL;
-    default: return GGML_TYPE_F32;
+    case DType::f16:
+      return GGML_TYPE_F16;
+    case DType::bf16:
+      return GGML_TYPE_BF16;
+    case DType::q8_0:
+      return GGML_TYPE_Q8_0;
+    case DType::q4_0:
+      return GGML_TYPE_Q4_0;
+    case DType::q4_1:
+      return GGML_TYPE_Q4_1;
+    case DType::q5_0:
+      return GGML_TYPE_Q5_0;
+    case DType::q5_1:
+      return GGML_TYPE_Q5_1;
+    case DType::iq4_nl:
+      return GGML_TYPE_IQ4_NL;
+    default:
+      return GGML_TYPE_F32;
   }
 }
 
@@ -33,13 +42,18 @@ class Attention : public GgmlAttention {
     const auto bytes = [](const View& v) {
       return size_t(v.numel() / info(v.dtype).block * info(v.dtype).bytes);
     };
-    context_ = ggml_init({work + bytes(x.q.view) + bytes(x.k.view) + bytes(x.v.view) + (64 << 20),
-                          nullptr, false});
+    context_ = ggml_init(
+        {work + bytes(x.q.view) + bytes(x.k.view) + bytes(x.v.view) + (64 << 20), nullptr, false});
     ggml_tensor* q = copy(x.q.view, bytes(x.q.view));
     ggml_tensor* k = copy(x.k.view, bytes(x.k.view));
     ggml_tensor* v = copy(x.v.view, bytes(x.v.view));
+<<<<<<< HEAD
     ggml_tensor* out = ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f,
                                            float(x.softcap));
+=======
+    ggml_tensor* out =
+        ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f, float(x.softcap));
+>>>>>>> cpu
     ggml_prec_set_acc(out, GGML_PREC_F32);
     graph_ = ggml_new_graph(context_);
     ggml_build_forward_expand(graph_, out);
@@ -52,8 +66,8 @@ class Attention : public GgmlAttention {
 
  private:
   ggml_tensor* copy(const View& v, size_t bytes) {
-    ggml_tensor* t = ggml_new_tensor_4d(context_, type_of(v.dtype), v.size[3], v.size[2],
-                                        v.size[1], v.size[0]);
+    ggml_tensor* t =
+        ggml_new_tensor_4d(context_, type_of(v.dtype), v.size[3], v.size[2], v.size[1], v.size[0]);
     std::memcpy(t->data, v.data, bytes);
     return t;
   }
@@ -69,8 +83,9 @@ class Attention : public GgmlAttention {
     for (int64_t i = 0; i < p.nq; ++i) {
       uint16_t* row = static_cast<uint16_t*>(t->data) + i * p.nk;
       for (int64_t j = 0; j < p.nk; ++j) {
-        const bool read = ((r.lo[size_t(i)] <= j && j < r.hi[size_t(i)]) || j < r.sink[size_t(i)]) &&
-                          (!bits || bits->get(0, 0, i, j));
+        const bool read =
+            ((r.lo[size_t(i)] <= j && j < r.hi[size_t(i)]) || j < r.sink[size_t(i)]) &&
+            (!bits || bits->get(0, 0, i, j));
         row[j] = read ? 0 : ban;
         any |= !read;
       }

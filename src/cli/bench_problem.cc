@@ -96,12 +96,12 @@ Tensor normal(Rng& g, std::array<int64_t, 4> size, DType t) {
 Tensor keys(Rng& g, std::array<int64_t, 4> size, DType t) {
   if (info(t).block == 1) return normal(g, size, t);
   if (size[3] % info(t).block != 0) {
-    throw Error(fmt::format("problem: head size {} is not whole blocks of {}", size[3],
-                            info(t).name));
+    throw Error(
+        fmt::format("problem: head size {} is not whole blocks of {}", size[3], info(t).name));
   }
   Tensor out = make_tensor(t, size);
-  const bool wide = t == DType::q8_0 || t == DType::iq4_nl;      // levels to +-127
-  const uint16_t scale = wide ? 0x2000 : 0x3000, min = 0xb800;   // 2^-7, 2^-3; -0.5
+  const bool wide = t == DType::q8_0 || t == DType::iq4_nl;     // levels to +-127
+  const uint16_t scale = wide ? 0x2000 : 0x3000, min = 0xb800;  // 2^-7, 2^-3; -0.5
   const int64_t blocks = out.view.numel() / info(t).block;
   char* p = static_cast<char*>(out.view.data);
   for (int64_t n = 0; n < blocks; ++n, p += info(t).bytes) {
@@ -137,7 +137,8 @@ Plan cover(Rng& g, const Problem& p, const std::string& text) {
   };
   const std::string kind = part.empty() ? "" : part[0];
   if (kind == "all" && part.size() == 1) return Plan::all(p);
-  if (kind == "band" && part.size() >= 3) return Plan::band(p, whole(1, 0), whole(2, 0), whole(3, 0));
+  if (kind == "band" && part.size() >= 3)
+    return Plan::band(p, whole(1, 0), whole(2, 0), whole(3, 0));
   if ((kind == "tiles" || kind == "columns") && part.size() >= 2) {
     const double density = number<double>(part[1], "cover=" + text);
     const bool columns = kind == "columns";
@@ -215,7 +216,8 @@ class Builder {
     if (block > 1) plan.pooled(int(block)), no_ggml("pooled keys");
     if (flag("causal")) plan.causal();
     const std::string mask = take("mask", "");
-    if (!mask.empty()) plan.mask(random_mask(g_, p, source.nk, number<double>(mask, "mask=" + mask)));
+    if (!mask.empty())
+      plan.mask(random_mask(g_, p, source.nk, number<double>(mask, "mask=" + mask)));
     plan.score(score(p, source.nk));
     plan.norm(norm(p));
     plan.lower();
@@ -285,7 +287,8 @@ std::vector<std::string> read_problems(const std::vector<std::string>& files) {
   std::vector<std::string> lines;
   for (const std::string& file : files) {
     std::ifstream in(file);
-    if (!in) throw Error(fmt::format("cannot read the problems in '{}': {}", file, strerror(errno)));
+    if (!in)
+      throw Error(fmt::format("cannot read the problems in '{}': {}", file, strerror(errno)));
     for (std::string line; std::getline(in, line);) {
       line = line.substr(0, line.find('#'));
       const size_t first = line.find_first_not_of(" \t\r");
@@ -293,7 +296,8 @@ std::vector<std::string> read_problems(const std::vector<std::string>& files) {
       lines.push_back(line.substr(first, line.find_last_not_of(" \t\r") - first + 1));
     }
   }
-  if (lines.empty()) throw Error("no problems: give files with one problem a line, or --problem TEXT");
+  if (lines.empty())
+    throw Error("no problems: give files with one problem a line, or --problem TEXT");
   return lines;
 }
 

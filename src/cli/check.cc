@@ -65,7 +65,8 @@ void add_check(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "check", "Run the CPU kernels against the fp64 reference over text problems.");
   verb->footer(
-      "Each line prints the error that came nearest to its bound, and the bound: twice the error of\n"
+      "Each line prints the error that came nearest to its bound, and the bound: twice the error "
+      "of\n"
       "a naive f32 implementation plus a few ulps.\n"
       "Example: regard check bench/problems/check.txt\n"
       "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");

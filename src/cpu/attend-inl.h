@@ -116,8 +116,8 @@ class Attend {
     for (int r = 0; r < p.live; ++r) {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
-      ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b,
-               t_.h0 + row % t_.heads, t_.i0 + row / t_.heads, full, vecs, s);
+      ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + row % t_.heads,
+               t_.i0 + row / t_.heads, full, vecs, s);
       if (!finite_) forbidden[r] = Forbidden(s);
       float* sum = m_.sum + row * kLanes;
       if (c_.sigmoid) {
@@ -130,7 +130,8 @@ class Attend {
     if (finite_) {
       ValuePanel(p.rows, m_.scores, m_.values, tile_.n, int(width_ / kLanes), acc, width_);
     } else {
-      for (int r = 0; r < p.live; ++r) AddValues(m_.scores + r * kKeys, forbidden[r], acc + r * width_);
+      for (int r = 0; r < p.live; ++r)
+        AddValues(m_.scores + r * kKeys, forbidden[r], acc + r * width_);
     }
   }
 

@@ -9,10 +9,10 @@
 namespace regard::cpu {
 
 struct KeyTile {
-  int n = 0;                  // keys in it
-  int32_t id[kKeys];          // ascending; past n: INT32_MAX, which no range allows
-  bool run = false;           // ids are consecutive
-  bool some_forbidden = true; // false: the plan vouches that the rule allows every pair
+  int n = 0;                   // keys in it
+  int32_t id[kKeys];           // ascending; past n: INT32_MAX, which no range allows
+  bool run = false;            // ids are consecutive
+  bool some_forbidden = true;  // false: the plan vouches that the rule allows every pair
   int32_t first() const { return id[0]; }
   int32_t last() const { return id[n - 1]; }
 };

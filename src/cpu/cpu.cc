@@ -78,14 +78,13 @@ std::string target() {
 
 std::string refusal(const Work& w) {
   const Branch& b = *w.branch;
-  const auto plain = [](DType t) {
-    return t == DType::f32 || t == DType::f16 || t == DType::bf16;
-  };
+  const auto plain = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
   const auto key_type = [&](DType t) { return plain(t) || info(t).block > 1; };
   for (const View* v : {&w.q, &w.k, &w.v}) {
     if (v->device != Device::cpu) return "tensors must be in the CPU's memory";
   }
-  if (!plain(w.q.dtype)) return std::string("q is ") + info(w.q.dtype).name + ", not f32, f16, bf16";
+  if (!plain(w.q.dtype))
+    return std::string("q is ") + info(w.q.dtype).name + ", not f32, f16, bf16";
   for (const View* v : {&w.k, &w.v}) {
     if (!key_type(v->dtype)) {
       return std::string(v == &w.k ? "k" : "v") + " is " + info(v->dtype).name +

@@ -118,16 +118,26 @@ HWY_NOINLINE void DecodeQuant(const char* src, int64_t n, float* dst) {
 
 inline DecodeFn Decoder(DType t) {
   switch (t) {
-    case DType::f32: return DecodePlain<DType::f32>;
-    case DType::f16: return DecodePlain<DType::f16>;
-    case DType::bf16: return DecodePlain<DType::bf16>;
-    case DType::q8_0: return DecodeQuant<DType::q8_0>;
-    case DType::q4_0: return DecodeQuant<DType::q4_0>;
-    case DType::q4_1: return DecodeQuant<DType::q4_1>;
-    case DType::q5_0: return DecodeQuant<DType::q5_0>;
-    case DType::q5_1: return DecodeQuant<DType::q5_1>;
-    case DType::iq4_nl: return DecodeQuant<DType::iq4_nl>;
-    default: return nullptr;  // refused before
+    case DType::f32:
+      return DecodePlain<DType::f32>;
+    case DType::f16:
+      return DecodePlain<DType::f16>;
+    case DType::bf16:
+      return DecodePlain<DType::bf16>;
+    case DType::q8_0:
+      return DecodeQuant<DType::q8_0>;
+    case DType::q4_0:
+      return DecodeQuant<DType::q4_0>;
+    case DType::q4_1:
+      return DecodeQuant<DType::q4_1>;
+    case DType::q5_0:
+      return DecodeQuant<DType::q5_0>;
+    case DType::q5_1:
+      return DecodeQuant<DType::q5_1>;
+    case DType::iq4_nl:
+      return DecodeQuant<DType::iq4_nl>;
+    default:
+      return nullptr;  // refused before
   }
 }
 
@@ -135,9 +145,12 @@ inline DecodeFn Decoder(DType t) {
 template <class F>
 HWY_INLINE auto WithPlainType(DType t, const F& f) {
   switch (t) {
-    case DType::f16: return f(std::integral_constant<DType, DType::f16>());
-    case DType::bf16: return f(std::integral_constant<DType, DType::bf16>());
-    default: return f(std::integral_constant<DType, DType::f32>());
+    case DType::f16:
+      return f(std::integral_constant<DType, DType::f16>());
+    case DType::bf16:
+      return f(std::integral_constant<DType, DType::bf16>());
+    default:
+      return f(std::integral_constant<DType, DType::f32>());
   }
 }
 
@@ -145,8 +158,9 @@ HWY_INLINE auto WithPlainType(DType t, const F& f) {
 class Rows {
  public:
   explicit Rows(const View& v)
-      : v_(v), decode_(Decoder(v.dtype)), dense_(info(v.dtype).block > 1 || v.size[3] == 1 ||
-                                                 v.stride[3] == info(v.dtype).bytes) {}
+      : v_(v),
+        decode_(Decoder(v.dtype)),
+        dense_(info(v.dtype).block > 1 || v.size[3] == 1 || v.stride[3] == info(v.dtype).bytes) {}
   HWY_INLINE void Read(int64_t a, int64_t b, int64_t c, float* dst) const {
     if (dense_) return decode_(v_.at(a, b, c), v_.size[3], dst);
     read_row(v_, a, b, c, dst);

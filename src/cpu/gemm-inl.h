@@ -54,13 +54,13 @@ HWY_INLINE void Block(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
 // independent accumulators to hide the latency of an FMA.
 template <int R, int AK, int AR, bool kAdd>
 HWY_NOINLINE void Multiply(const float* a, const float* b, int64_t panel_stride, int64_t depth,
-                          int vecs, float* out, int64_t out_stride) {
+                           int vecs, float* out, int64_t out_stride) {
   constexpr bool kWide = R * 4 <= 2 * kMaxRows;
   int v = 0;
   if constexpr (kWide) {
     for (; v + 4 <= vecs; v += 4) {
-      Block<R, 4, AK, AR, kAdd>(a, b + v / 2 * panel_stride, panel_stride, depth,
-                                out + v * kLanes, out_stride);
+      Block<R, 4, AK, AR, kAdd>(a, b + v / 2 * panel_stride, panel_stride, depth, out + v * kLanes,
+                                out_stride);
     }
   }
   for (; v + 2 <= vecs; v += 2) {
@@ -77,11 +77,16 @@ HWY_NOINLINE void Multiply(const float* a, const float* b, int64_t panel_stride,
 template <class F>
 HWY_INLINE void WithRows(int rows, const F& f) {
   switch (rows) {
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    case 3: return f(std::integral_constant<int, 3>());
-    case 4: return f(std::integral_constant<int, 4>());
-    default: break;
+    case 1:
+      return f(std::integral_constant<int, 1>());
+    case 2:
+      return f(std::integral_constant<int, 2>());
+    case 3:
+      return f(std::integral_constant<int, 3>());
+    case 4:
+      return f(std::integral_constant<int, 4>());
+    default:
+      break;
   }
   if constexpr (kMaxRows >= 6) {
     if (rows == 6) return f(std::integral_constant<int, 6>());

@@ -70,8 +70,8 @@ Items make_items(const Work& w) {
       out.slots += t.splits * t.rows();
     }
     for (int64_t s = 0; s < t.splits; ++s) {
-      out.items.push_back({int64_t(n), s, t.key_tiles * s / t.splits,
-                           t.key_tiles * (s + 1) / t.splits});
+      out.items.push_back(
+          {int64_t(n), s, t.key_tiles * s / t.splits, t.key_tiles * (s + 1) / t.splits});
     }
   }
   const auto cost = [&](const Item& i) { return (i.end - i.begin) * out.tiles[i.tile].rows(); };

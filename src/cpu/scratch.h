@@ -7,27 +7,28 @@
 
 namespace regard::cpu {
 
-// Sized for the widest vectors (16 floats, panels of 32): about (dk + dv) * (rows + 64 keys) floats.
-// Contents are whatever the last item left; every float is initialised.
+// Sized for the widest vectors (16 floats, panels of 32): about (dk + dv) * (rows + 64 keys)
+// floats. Contents are whatever the last item left; every float is initialised.
 struct Scratch {
-  float* queries;    // row panels [dk][panel rows]
-  float* keys;       // panels [dk][2 vectors]
-  float* values;     // panels [64][2 vectors]
-  float* decoded;    // one vector of decoded rows
-  float* scores;     // [panel rows][64]
-  float* key_bias;   // [64]
-  float* acc;        // [rows][dv rounded up to a vector]
-  float* max;        // [rows]
-  float* sum;        // [rows][vector]
+  float* queries;   // row panels [dk][panel rows]
+  float* keys;      // panels [dk][2 vectors]
+  float* values;    // panels [64][2 vectors]
+  float* decoded;   // one vector of decoded rows
+  float* scores;    // [panel rows][64]
+  float* key_bias;  // [64]
+  float* acc;       // [rows][dv rounded up to a vector]
+  float* max;       // [rows]
+  float* sum;       // [rows][vector]
 
   // rows: of the largest row tile. The memory belongs to the calling thread.
   Scratch(int64_t rows, int64_t dk, int64_t dv) {
     rows += 12;  // the last panel may be padded
     const int64_t dk_up = (dk + 31) / 32 * 32, dv_up = (dv + 31) / 32 * 32;
     const std::pair<float**, int64_t> parts[] = {
-        {&queries, rows * dk},          {&keys, 64 * dk_up},  {&values, 64 * dv_up},
-        {&decoded, std::max(16 * dk_up, dv_up)}, {&scores, 12 * 64},
-        {&key_bias, 64},                {&acc, rows * dv_up}, {&max, rows},
+        {&queries, rows * dk}, {&keys, 64 * dk_up},
+        {&values, 64 * dv_up}, {&decoded, std::max(16 * dk_up, dv_up)},
+        {&scores, 12 * 64},    {&key_bias, 64},
+        {&acc, rows * dv_up},  {&max, rows},
         {&sum, rows * 16}};
     int64_t need = 0;
     for (const auto& [p, n] : parts) need += (n + 15) / 16 * 16;

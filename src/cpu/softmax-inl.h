@@ -18,15 +18,15 @@ inline void InfiniteRow(float* HWY_RESTRICT s, int vecs, VF* total) {
   const DF d;
   for (int v = 0; v < vecs; ++v) {
     const VF x = hn::Load(d, s + v * kLanes);
-    const VF p = hn::IfThenElse(hn::Lt(x, hn::Set(d, kInf)), hn::Zero(d),
-                                hn::Min(x, hn::Set(d, 1.0f)));
+    const VF p =
+        hn::IfThenElse(hn::Lt(x, hn::Set(d, kInf)), hn::Zero(d), hn::Min(x, hn::Set(d, 1.0f)));
     hn::Store(hn::IfThenElse(hn::Eq(x, x), p, x), d, s + v * kLanes);  // NaN stays
     *total = hn::Add(*total, hn::Load(d, s + v * kLanes));
   }
 }
 
-// Turns scores s[vecs] into weights 2^(s - max), moves the row's maximum, its sum (kept as a vector)
-// and its accumulator o[width]. NaN scores make NaN weights and leave other rows alone.
+// Turns scores s[vecs] into weights 2^(s - max), moves the row's maximum, its sum (kept as a
+// vector) and its accumulator o[width]. NaN scores make NaN weights and leave other rows alone.
 HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int vecs, float* HWY_RESTRICT max,
                            float* HWY_RESTRICT sum, float* HWY_RESTRICT o, int64_t width) {
   const DF d;

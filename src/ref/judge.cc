@@ -179,11 +179,12 @@ class Comparison {
       its = bound;
     }
     const bool same = std::isfinite(want) ? error <= bound
-                                          : std::isnan(want) ? std::isnan(got) : got == want;
+                      : std::isnan(want)  ? std::isnan(got)
+                                          : got == want;
     if (same || ++failures_ > 4) return;
-    v_->failure += fmt::format("{}{}[{},{},{},{}] = {}, reference {}, bound {:.2g}",
-                               failures_ > 1 ? "; " : "", what, at.b, at.h, at.i, c, got, want,
-                               bound);
+    v_->failure +=
+        fmt::format("{}{}[{},{},{},{}] = {}, reference {}, bound {:.2g}", failures_ > 1 ? "; " : "",
+                    what, at.b, at.h, at.i, c, got, want, bound);
   }
 
  private:

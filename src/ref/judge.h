@@ -9,7 +9,7 @@
 namespace regard::ref {
 
 struct Verdict {
-  double error = 0, bound = 0;          // of the output element nearest to (or furthest past) its bound
+  double error = 0, bound = 0;  // of the output element nearest to (or furthest past) its bound
   double lse_error = 0, lse_bound = 0;  // the same of the lse
   std::string failure;                  // empty: passed; else the first few elements out of bounds
   bool passed() const { return failure.empty(); }

@@ -132,11 +132,11 @@ def test_every_part_is_there(desktop, small_run):
     for canvas in ("map-exact", "map-plan", "map-missed"):
         assert page.ids[canvas]["attrs"]["width"] == str(TOKENS // 16)
     assert page.count("heads", "button") == HEADS
-    assert page.count("pick-method", "option") == 2
+    assert page.count("pick-method", "option") == 3
     assert page.count("pick-layer", "option") == 3
     assert page.count("pick-head", "option") == HEADS
-    assert page.count("density-plots", "figure") == 2
-    assert page.count("density-plots", "g", "cell") == 2 * LAYERS * HEADS
+    assert page.count("density-plots", "figure") == 3
+    assert page.count("density-plots", "g", "cell") == 3 * LAYERS * HEADS
     assert page.count("scale", "rect") == 240
     assert "micro-batch of 256 tokens" in page.ids["how"]["text"]
     assert page.count("facts", "dd") >= 8

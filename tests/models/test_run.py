@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import A_SHAPE, BIN, MODEL, SCORED, TOKENS, TWIN, UBATCH, regard
+from conftest import A_SHAPE, BIN, MODEL, SAME, SCORED, TOKENS, TWIN, UBATCH, regard
 
 LAYERS, HEADS = 30, 9
 
@@ -19,7 +19,7 @@ def test_json_has_every_field(small_run):
     j = small_run.json
     assert j["model"] == str(MODEL) and j["text"] == str(small_run.text)
     assert j["tokens"] == TOKENS and j["threads"] == 2 and "hardware threads" in j["machine"]
-    assert [r["name"] for r in j["rows"]] == ["llama.cpp", "exact", A_SHAPE, TWIN]
+    assert [r["name"] for r in j["rows"]] == ["llama.cpp", "exact", A_SHAPE, TWIN, SAME]
     for r in j["rows"]:
         for field in ("prefill_s", "attention_s", "density", "loss", "loss_rise", "kl", "top1",
                       "peak_mib"):
@@ -59,11 +59,19 @@ def test_exact_is_its_own_reference(small_run):
     assert 0.5 < row["loss"] < 5  # English prose; ln(vocabulary) is 10.8
 
 
-def test_dense_twin_equals_exact(small_run):
-    row = small_run.rows[TWIN]
+def test_dense_twin_in_the_same_order_is_exact_to_the_bit(small_run):
+    row = small_run.rows[SAME]
     assert row["density"] == 1 and not row["exact_calls"]
-    assert row["kl"] < 1e-3 and row["top1"] > 0.98
-    assert row["kl"] < small_run.rows["llama.cpp"]["kl"] / 2  # nearer than another kernel is
+    assert row["loss_rise"] == 0 and row["kl"] == 0 and row["top1"] == 1
+
+
+def test_dense_twin_over_tiles_is_exact_up_to_rounding(small_run):
+    """Tiles are summed in another order. The last bits of f32 move now and then an activation over
+    a rounding edge of the 8-bit products of the model's matrices; 30 layers amplify that. ggml's own
+    kernel, which sums in f16, is the measure: a kernel in f32 must be nearer."""
+    row, llama = small_run.rows[TWIN], small_run.rows["llama.cpp"]
+    assert row["density"] == 1 and not row["exact_calls"]
+    assert 0 <= row["kl"] < llama["kl"] and row["top1"] > 0.95
     assert abs(row["loss_rise"]) <= bound(row)
 
 
@@ -169,37 +177,45 @@ def test_context_beyond_the_models_is_marked(bad):
     assert "exact*" in done.stdout and "beyond the 8192" in done.stdout
 
 
-def test_ctrl_c_ends_at_once_and_writes_nothing(small_run, tmp_path):
-    child = subprocess.Popen(
-        [BIN / "regard", "run", MODEL, small_run.text, "--ctx", str(TOKENS), "--threads", "2",
-         "--repeat", "100", "--score", "8", "--report", "r.html", "--json", "r.json"], cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # Long enough that the first rows are there on most machines; the run would take many minutes.
-    time.sleep(3 * sum(r["prefill_s"] for r in small_run.json["rows"][:2]) + 2)
-    assert child.poll() is None
-    child.send_signal(signal.SIGINT)
+class Terminal:
+    """regard run with a terminal as its stdout and stderr."""
+
+    def __init__(self, folder, *args):
+        self.master, slave = pty.openpty()
+        self.child = subprocess.Popen([BIN / "regard", "run", *map(str, args)], cwd=folder,
+                                      stdout=slave, stderr=slave)
+        os.close(slave)
+        self.shown = ""
+
+    def read_until(self, word):
+        """Until `word` is shown; None: until the program ends. False where it ended first."""
+        while word is None or word not in self.shown:
+            assert select.select([self.master], [], [], 600)[0], "nothing for ten minutes"
+            try:
+                self.shown += os.read(self.master, 65536).decode(errors="replace")
+            except OSError:  # the other end is closed
+                return False
+        return True
+
+
+def test_ctrl_c_ends_at_once_with_the_rows_so_far_and_writes_nothing(bad, tmp_path):
+    run = Terminal(tmp_path, MODEL, bad / "good.txt", "--threads", 2, "--repeat", 100, "--score", 8,
+                   "--report", "r.html", "--json", "r.json")
+    assert run.read_until("exact  512/")  # the bar: exact's row is half done
+    run.child.send_signal(signal.SIGINT)
     sent = time.monotonic()
-    out, err = child.communicate(timeout=60)
+    run.read_until(None)
+    assert run.child.wait(timeout=60) == 130
     assert time.monotonic() - sent < 5
-    assert child.returncode == 130
-    assert "interrupted" in err and len(err.splitlines()) == 1
-    assert "llama.cpp" in out
+    table = run.shown[run.shown.index("prefill s"):]
+    assert "\nllama.cpp " in table and "\nexact " not in table
+    assert table.count("regard: run: interrupted; no file was written") == 1
     assert os.listdir(tmp_path) == []
 
 
 def test_progress_bar_on_a_terminal(bad):
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [BIN / "regard", "run", MODEL, "good.txt", "--ubatch", "512", "--ctx", "1024", "--threads",
-         "2", "--score", "8"], cwd=bad, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 300)[0]:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    assert child.wait(timeout=60) == 0
-    text = shown.decode()
-    assert "tokens/s" in text and "left" in text and "512/1024 tokens" in text
-    assert "\r\x1b[K" in text and "Attention is" in text
+    run = Terminal(bad, MODEL, "good.txt", "--ctx", 1024, "--threads", 2, "--score", 8)
+    run.read_until(None)
+    assert run.child.wait(timeout=60) == 0
+    assert "tokens/s" in run.shown and "left" in run.shown and "512/1024 tokens" in run.shown
+    assert "\r\x1b[K" in run.shown and "Attention is" in run.shown

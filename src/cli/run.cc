@@ -50,8 +50,13 @@ void check_args(const RunArgs& a) {
     if (!seen.insert(spec).second)
       throw Error(fmt::format("run: --method {} is given twice", spec));
   }
-  if (!a.json.empty()) check_writable("json file", a.json);
-  if (!a.report.empty()) check_writable("report", a.report);
+  for (const auto& [what, path] : {std::pair("json file", a.json), {"report", a.report}}) {
+    if (path.empty()) continue;
+    check_writable(what, path);
+    for (const std::string& input : {a.model, a.text})
+      if (same_file(path, input))
+        throw Error(fmt::format("run: {} '{}' would replace an input", what, path));
+  }
   if (!a.json.empty() && a.json == a.report)
     throw Error(fmt::format("run: --json and --report both name '{}'", a.json));
 }
@@ -273,6 +278,7 @@ void Run::take_pictures() {
       spread(picture_candidates_,
              std::min(args_.picture_layers,
                       affordable_layers(grid, info_.heads, int64_t(args_.methods.size()))));
+  if (layers.empty()) return;
   const auto take = [&](const Row& row) {
     Pictures pictures(info_.tokens, args_.ubatch, layers, info_.heads, args_.threads);
     const bool exact = row.method.empty();

@@ -114,6 +114,11 @@ void write_file(const char* what, const std::string& path, const std::string& co
   }
 }
 
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code none;
+  return std::filesystem::equivalent(a, b, none);
+}
+
 std::string read_text(const std::string& path) {
   const File f = open_for_reading("text", path);
   std::string text;

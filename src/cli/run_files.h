@@ -8,6 +8,7 @@ namespace regard::cli {
 void check_writable(const char* what, const std::string& path);
 // Writes beside `path`, then renames: readers see the old file or the whole new one.
 void write_file(const char* what, const std::string& path, const std::string& content);
+bool same_file(const std::string& a, const std::string& b);  // false where one does not exist
 
 // The whole file; throws Error unless it is UTF-8 text without NUL bytes.
 std::string read_text(const std::string& path);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 namespace regard::cli {
 namespace {
@@ -50,9 +51,11 @@ std::string table(const RunInfo& info, const std::vector<Row>& rows) {
     width = std::max(width, shorten(r.name).size() + info.over_ctx);
   }
   if (done.empty()) return "no row was finished\n";
-  std::string out = fmt::format(
-      "{}: {} tokens of {}, {} threads, micro-batches of {}, {} cache\n{}\n\n", info.model_desc,
-      info.tokens, info.text, info.threads, info.ubatch, info.kv, info.machine);
+  std::string out = wrap(
+      fmt::format("{}: {} tokens of {}, {} threads, micro-batches of {}, {} cache", info.model_desc,
+                  info.tokens, std::filesystem::path(info.text).filename().string(), info.threads,
+                  info.ubatch, info.kv));
+  out += info.machine + "\n\n";
   out += fmt::format("{:<{}}{:>10}{:>7}{:>10}{:>7}{:>9}{:>9}{:>9}{:>9}{:>7}{:>10}\n", "", width,
                      "prefill s", "", "attent. s", "", "density", "loss", "rise", "KL", "top-1",
                      "peak MiB");

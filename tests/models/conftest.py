@@ -28,7 +28,7 @@ class SmallRun:
     def __init__(self, folder):
         self.text = folder / "part.txt"
         # Prose from inside the document: its first pages are a table of contents.
-        self.text.write_bytes(TEXT.read_bytes()[60_000:72_000])
+        self.text.write_text(TEXT.read_text()[60_000:72_000])
         self.json_file, self.report = folder / "run.json", folder / "run.html"
         self.done = regard("run", MODEL, self.text, "--ctx", TOKENS, "--ubatch", UBATCH, "--score",
                            SCORED, "--threads", 2, "--method", A_SHAPE, "--method", TWIN,

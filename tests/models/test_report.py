@@ -17,7 +17,10 @@ LAYERS, HEADS = 30, 9
 PROBE = """<pre id="probe"></pre><script>
 const seen = {};
 const colours = id => {
-  const c = document.getElementById(id), n = c.width, d = c.getContext('2d').getImageData(0, 0, n, n).data;
+  const c = document.getElementById(id), n = c.width;
+  const copy = new OffscreenCanvas(n, n).getContext('2d', {willReadFrequently: true});
+  copy.drawImage(c, 0, 0);
+  const d = copy.getImageData(0, 0, n, n).data;
   const set = new Set(), above = d[4 * (n - 1) + 3];
   let reddish = 0;
   for (let i = 0; i < d.length; i += 4) {

@@ -153,6 +153,8 @@ REFUSED = [  # arguments, words that the one line must hold
     (["MODEL", "good.txt", "--report", "nowhere/r.html"], ["nowhere/r.html", "cannot be written"]),
     (["MODEL", "good.txt", "--json", "folder"], ["folder", "is a directory"]),
     (["MODEL", "good.txt", "--json", "/dev/full"], ["/dev/full", "not a regular file"]),
+    (["MODEL", "good.txt", "--report", "./good.txt"], ["good.txt", "would replace an input"]),
+    (["MODEL", "good.txt", "--json", "x", "--report", "x"], ["--json and --report both name 'x'"]),
     (["MODEL", "good.txt", "--plugin", "nothing.so"], ["nothing.so", "no such file"]),
     (["MODEL", "good.txt", "--plugin", "good.txt"], ["good.txt", "does not load"]),
 ]

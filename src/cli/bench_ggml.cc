@@ -47,13 +47,8 @@ class Attention : public GgmlAttention {
     ggml_tensor* q = copy(x.q.view, bytes(x.q.view));
     ggml_tensor* k = copy(x.k.view, bytes(x.k.view));
     ggml_tensor* v = copy(x.v.view, bytes(x.v.view));
-<<<<<<< HEAD
-    ggml_tensor* out = ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f,
-                                           float(x.softcap));
-=======
     ggml_tensor* out =
         ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f, float(x.softcap));
->>>>>>> cpu
     ggml_prec_set_acc(out, GGML_PREC_F32);
     graph_ = ggml_new_graph(context_);
     ggml_build_forward_expand(graph_, out);

@@ -8,7 +8,7 @@ import pytest
 
 import regard
 
-VERBS = ["list", "describe", "plan", "attend", "run", "explain"]
+VERBS = ["list", "describe", "plan", "attend", "run", "explain", "check", "bench"]
 
 
 def test_help_has_an_example(cli):

@@ -246,6 +246,7 @@ void Run::regard_row(Row& row, bool first_round) {
     llama.top1 = scorer_->first_against_exact().top1;
     llama.loss_rise = llama.loss - row.loss;
     llama.compared = true;
+    llama.pairs = row.pairs;  // the pairs that the model's own masks allow
   }
 }
 

@@ -39,9 +39,15 @@ void Watch::count(const ggml::Node& node) {
     causal[h] += c.causal_pairs / double(heads);
   }
   pairs_.tile_pairs += c.tile_pairs;
+  // A sliding layer's first strips, too short for its window, look global.
   const Branch& b = node.plan->branches.front();
-  if (b.rule.causal && !b.rule.mask && b.rule.window.unlimited() && b.cover.kind == CoverKind::all)
-    global_.insert(node.layer);
+  const bool global =
+      b.rule.causal && !b.rule.mask && b.rule.window.unlimited() && b.cover.kind == CoverKind::all;
+  if (global && !windowed_.count(node.layer)) global_.insert(node.layer);
+  if (!global) {
+    windowed_.insert(node.layer);
+    global_.erase(node.layer);
+  }
 }
 
 }  // namespace regard::cli

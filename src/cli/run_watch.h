@@ -22,7 +22,7 @@ class Watch {
   int64_t calls() const { return calls_; }
   const std::map<std::string, int64_t>& exact_calls() const { return exact_calls_; }
   const PairCounts& pairs() const { return pairs_; }
-  // Layers whose exact plan reads every causal pair: no window, one sequence.
+  // Layers whose plan read every causal pair in every strip: no window, one sequence.
   const std::set<int>& global_layers() const { return global_; }
 
  private:
@@ -33,7 +33,7 @@ class Watch {
   int64_t calls_ = 0;
   std::map<std::string, int64_t> exact_calls_;
   PairCounts pairs_;
-  std::set<int> global_;
+  std::set<int> global_, windowed_;
 };
 
 }  // namespace regard::cli

@@ -23,8 +23,9 @@ help: ## this list
 
 demo: configure ## fetch, build, and run three sparse methods in a real model over a long document
 	ninja -C build -j $(JOBS) regard_cli ggml-regard regard_python
-	build/bin/regard run $(MODEL) $(TEXT) --method a_shape --method vertical_slash \
-	  --method xattention --report build/demo.html --json build/demo.json
+	build/bin/regard run $(MODEL) $(TEXT) --method a_shape:n_local=2048 \
+	  --method vertical_slash:vertical_size=500,slash_size=700 --method xattention \
+	  --report build/demo.html --json build/demo.json
 
 test: build test-tools ## build what is missing and run every test
 	tools/bootstrap.sh test-packages

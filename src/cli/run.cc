@@ -107,12 +107,14 @@ class Run {
   struct Timed {
     double seconds = 0, peak_mib = 0;
   };
+  using Take = std::function<void(const ggml::Node&)>;
   Timed timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
-                   bool first_round, std::optional<Scorer::Role> role);
+                   bool first_round, std::optional<Scorer::Role> role, const Take& draw = {});
   void llama_row(Row& row, bool first_round);
   void regard_row(Row& row, bool first_round);
-  void picture_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
-                    std::function<void(const ggml::Node&)> take);
+  void choose_picture_layers(const std::set<int>& candidates);
+  void picture_pass(const std::string& name, ggml::Mode mode, const std::string& spec, Take take);
+  Pictures new_pictures() const;
   Pass base_pass() const;
 
   const RunArgs& args_;
@@ -125,7 +127,6 @@ class Run {
   std::unique_ptr<Progress> progress_;
   Watch watch_;
   std::vector<Row> rows_;
-  std::set<int> picture_candidates_;
   PictureSet pictures_;
 };
 
@@ -160,8 +161,7 @@ Run::Run(const RunArgs& args, ggml::Control& control, const Model& model, const 
   }
   const int64_t methods = int64_t(args.methods.size());
   const int64_t timed = args.repeat * (3 + methods);
-  progress_ =
-      std::make_unique<Progress>(timed + (args.report.empty() ? 0 : 1 + methods), info_.tokens);
+  progress_ = std::make_unique<Progress>(timed + (args.report.empty() ? 0 : 1), info_.tokens);
 }
 
 Pass Run::base_pass() const {
@@ -175,11 +175,16 @@ Pass Run::base_pass() const {
   return p;
 }
 
+// `draw` sees every node after the warm-up, off the clock.
 Run::Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
-                           bool first_round, std::optional<Scorer::Role> role) {
+                           bool first_round, std::optional<Scorer::Role> role, const Take& draw) {
   progress_->begin(name);
   control_.configure(mode, spec, args_.threads);
-  control_.observe([this](const ggml::Node& n) { watch_.add(n); });
+  bool warm = false;
+  control_.observe([&](const ggml::Node& n) {
+    watch_.add(n);
+    if (warm && draw) watch_.off_the_clock([&] { draw(n); });
+  });
   watch_.begin(false);
   const bool claims = mode != ggml::Mode::off;
   Pass p = base_pass();
@@ -192,12 +197,14 @@ Run::Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::
                                "needed"
                              : "the plug-in ran although it is off"));
     watch_.begin(first_round && claims);
+    warm = true;
   };
   if (role) {
     scorer_->begin(*role);
     p.scored = [this](int64_t i, const float* logits) { scorer_->add(i, logits); };
   }
   const PassResult r = run_pass(model_, p);
+  control_.observe({});
   progress_->end();
   return {r.seconds - watch_.own_seconds(), r.peak_mib};
 }
@@ -223,8 +230,14 @@ void Run::regard_row(Row& row, bool first_round) {
   const bool exact = row.method.empty();
   std::optional<Scorer::Role> role;
   if (first_round) role = exact ? Scorer::Role::exact : Scorer::Role::other;
+  std::optional<Pictures> plans;
+  if (first_round && !exact && !pictures_.layers.empty()) plans.emplace(new_pictures());
+  const Take draw = [&](const ggml::Node& n) {
+    if (plans) plans->add_method(n);
+  };
   const Timed t = timed_pass(row.name, exact ? ggml::Mode::exact : ggml::Mode::method, row.method,
-                             first_round, role);
+                             first_round, role, draw);
+  if (plans) pictures_.methods.emplace_back(row.name, plans->finish());
   row.prefill_s.push_back(t.seconds);
   row.attention_s.push_back(watch_.attention_seconds());
   row.plan_s.push_back(watch_.plan_seconds());
@@ -240,7 +253,7 @@ void Run::regard_row(Row& row, bool first_round) {
   row.pairs = watch_.pairs();
   row.loss_rise = row.loss - rows_[1].loss;
   if (exact) {
-    picture_candidates_ = watch_.global_layers();
+    choose_picture_layers(watch_.global_layers());
     Row& llama = rows_[0];
     llama.kl = scorer_->first_against_exact().kl;
     llama.top1 = scorer_->first_against_exact().top1;
@@ -258,7 +271,7 @@ void Run::measure() {
 }
 
 void Run::picture_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
-                       std::function<void(const ggml::Node&)> take) {
+                       Take take) {
   progress_->begin("pictures: " + name);
   control_.configure(mode, spec, args_.threads);
   control_.observe(std::move(take));
@@ -271,29 +284,26 @@ void Run::picture_pass(const std::string& name, ggml::Mode mode, const std::stri
   progress_->end();
 }
 
-void Run::take_pictures() {
+void Run::choose_picture_layers(const std::set<int>& candidates) {
   if (args_.report.empty()) return;
-  const int64_t grid =
-      (info_.tokens + Pictures::cell_for(info_.tokens) - 1) / Pictures::cell_for(info_.tokens);
-  const std::vector<int> layers =
-      spread(picture_candidates_,
-             std::min(args_.picture_layers,
-                      affordable_layers(grid, info_.heads, int64_t(args_.methods.size()))));
-  if (layers.empty()) return;
-  const auto take = [&](const Row& row) {
-    Pictures pictures(info_.tokens, args_.ubatch, layers, info_.heads, args_.threads);
-    const bool exact = row.method.empty();
-    picture_pass(
-        row.name, exact ? ggml::Mode::exact : ggml::Mode::method, row.method,
-        [&](const ggml::Node& n) { exact ? pictures.add_exact(n) : pictures.add_method(n); });
-    pictures_.cell = pictures.cell();
-    pictures_.grid = pictures.grid();
-    return pictures.finish();
-  };
-  pictures_.layers = layers;
-  pictures_.exact = take(rows_[1]);
-  for (size_t i = 2; i < rows_.size(); ++i)
-    pictures_.methods.emplace_back(rows_[i].name, take(rows_[i]));
+  const int64_t cell = Pictures::cell_for(info_.tokens);
+  const int64_t affordable = affordable_layers((info_.tokens + cell - 1) / cell, info_.heads,
+                                               int64_t(args_.methods.size()));
+  pictures_.layers = spread(candidates, std::min(args_.picture_layers, affordable));
+}
+
+Pictures Run::new_pictures() const {
+  return Pictures(info_.tokens, args_.ubatch, pictures_.layers, info_.heads, args_.threads);
+}
+
+// The methods' plans were drawn as they ran; exact attention's maps cost a pass of their own.
+void Run::take_pictures() {
+  if (pictures_.layers.empty()) return;
+  Pictures maps = new_pictures();
+  picture_pass("exact", ggml::Mode::exact, "", [&](const ggml::Node& n) { maps.add_exact(n); });
+  pictures_.cell = maps.cell();
+  pictures_.grid = maps.grid();
+  pictures_.exact = maps.finish();
 }
 
 void Run::write() const {

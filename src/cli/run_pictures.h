@@ -1,6 +1,6 @@
 // Maps for the report: where exact attention looks, what a method's plan keeps. Layer: cli.
 //
-// Taken in passes of their own, off the clock, for a few layers.
+// Taken off the clock, for a few layers; exact attention's in a pass of its own.
 #pragma once
 #include <cstdint>
 #include <string>

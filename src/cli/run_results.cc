@@ -52,8 +52,9 @@ std::string how_measured(const RunInfo& info) {
       "tokens in its own context and cleared the cache. Prefill is the time inside llama_decode, "
       "logits of {} scored positions included. Attention is timed node by node inside the plug-in, "
       "planning included; for llama.cpp's own row in a pass of its own, in which the plug-in calls "
-      "ggml's kernel. Counting pairs is taken off the clock, and the report's pictures come from "
-      "passes of their own. Peak memory is the whole process during the row's pass.",
+      "ggml's kernel. Counting pairs and drawing plans is taken off the clock; the maps of exact "
+      "attention come from a pass of their own. Peak memory is the whole process during the row's "
+      "pass.",
       info.ubatch, info.scored);
   if (info.kl_scored < info.scored)
     s += fmt::format(" KL is over {} of the scored positions, evenly spaced, to bound memory.",

@@ -1,5 +1,6 @@
 // What every attention node of a pass did: seconds, pairs, refusals. Layer: cli.
 #pragma once
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -15,6 +16,8 @@ class Watch {
   // own_seconds() is to be taken off the pass's wall clock.
   void begin(bool count_pairs);
   void add(const ggml::Node& node);
+  // Runs `work` and counts its time as the watcher's own.
+  void off_the_clock(const std::function<void()>& work);
 
   double attention_seconds() const { return attention_; }
   double plan_seconds() const { return plan_; }

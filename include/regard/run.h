@@ -1,11 +1,13 @@
 // Running a plan. Layer: exec.
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "regard/ctx.h"
 #include "regard/out.h"
 #include "regard/plan.h"
+#include "regard/tensors.h"
 #include "regard/view.h"
 
 namespace regard {
@@ -16,21 +18,50 @@ struct RunOptions {
   bool strict =
       false;  // refuse (with the reasons) rather than fall back from the first on the list
   Trace* trace = nullptr;
+  void* stream = nullptr;  // GPU: the cudaStream_t to run on
 };
 
 // out <- attention of q, k, v over the pairs of `plan`. Views as in Inputs and Out. Throws Error
 // before anything is written: shapes, types, strides, an invalid plan, no implementation.
 void attend(const Plan& plan, const View& q, const View& k, const View& v, const Out& out,
             const RunOptions& options = {});
+// On a GPU this plans, allocates, runs and waits for the result; where that is too much, a Runner.
+void attend(const Plan& plan, const Tensors& t, const RunOptions& options = {});
+
+// A plan made ready to run many times: the implementation is chosen, lists and ranges lie on the
+// device. Making one may allocate and wait; run() does neither and can be captured in a CUDA graph.
+// Threads may share a Runner; calls that may overlap in time need a workspace each. On a GPU, a
+// Runner must outlive its last run.
+class Runner {
+ public:
+  // `t` says sizes, types, strides, which GPU, and what is present; nothing is read or written.
+  // Throws Error like attend().
+  Runner(const Plan& plan, const Tensors& t, const RunOptions& options = {});
+  ~Runner();
+  Runner(Runner&&) noexcept;
+  Runner& operator=(Runner&&) noexcept;
+
+  const std::string& implementation() const;
+  int64_t workspace() const;  // bytes of the device's memory that run() needs; 0 on the CPU
+  // `t` as given at making but for pointers. `workspace` is aligned to 256 bytes; its content does
+  // not matter. Throws Error before anything is written.
+  void run(const Tensors& t, void* workspace = nullptr, int64_t bytes = 0,
+           void* stream = nullptr) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 struct Choice {
-  std::string name;     // "cuda", "cpu", "ref"
+  std::string name;     // "cuda_sm90", "cuda_sm80", "cpu", "ref"
   std::string refusal;  // why it cannot run this plan; empty: it can
   bool chosen = false;
 };
 // Every implementation in order of preference, with what attend() would choose.
 std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
                             const Out& out, const RunOptions& options = {});
+std::vector<Choice> explain(const Plan& plan, const Tensors& t, const RunOptions& options = {});
 
 const char* version();     // "0.1.0"
 std::string cpu_target();  // the instruction set in use: "AVX3", "AVX2", ...

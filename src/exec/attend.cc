@@ -8,6 +8,7 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cuda/cuda.h"
 #include "exec/pool_keys.h"
 #include "plan/validate.h"
 #include "plan/work.h"
@@ -22,7 +23,10 @@ struct Call {
   const Plan& plan;
   const View &q, &k, &v;
   const Out& out;
+  const View& pages;
   int threads;
+  Call(const Plan& p, const Tensors& t, int n)
+      : plan(p), q(t.q), k(t.k), v(t.v), out(t.out), pages(t.pages), threads(n) {}
 };
 
 // Branch `n` of a call as a kernel sees it; owns what the view of it borrows.
@@ -53,7 +57,17 @@ void prepare(const Call& c, size_t n, Prepared* out) {
 // -------------------------------------------------------------------------------------------------
 // cpu: one branch straight into the output; several through Partials and the one merge.
 
+std::string host_refusal(const Call& c) {
+  if (c.q.device != Device::cpu) return "tensors are in a GPU's memory";
+  if (c.pages) return "keys in pages; accepted: on a GPU";
+  for (const Branch& b : c.plan.branches)
+    for (const View* v : {&b.score.bias.view, &b.score.key_bias.view})
+      if (*v && v->device != Device::cpu) return "bias in a GPU's memory";
+  return "";
+}
+
 std::string cpu_refusal(const Call& c) {
+  if (std::string why = host_refusal(c); !why.empty()) return why;
   if (c.out.column_mass) return "column mass is computed by ref only";
   for (size_t n = 0; n < c.plan.branches.size(); ++n) {
     Work w;
@@ -137,17 +151,50 @@ void cpu_run(const Call& c) {
 
 // -------------------------------------------------------------------------------------------------
 
+// A plan on the CPU needs nothing made ready.
+class Host : public Ready {
+ public:
+  Host(const Plan& plan, int threads, void (*run)(const Call&))
+      : plan_(plan), threads_(threads), run_(run) {}
+  int64_t workspace() const override { return 0; }
+  void run(const Tensors& t, void*, int64_t, void*) const override {
+    run_(Call(plan_, t, threads_));
+  }
+
+ private:
+  const Plan& plan_;
+  int threads_;
+  void (*run_)(const Call&);
+};
+
+void ref_run(const Call& c) { ref::attend(c.plan, c.q, c.k, c.v, c.out, c.threads); }
+
 struct Implementation {
   const char* name;
-  std::string (*refusal)(const Call&);
-  void (*run)(const Call&);
+  Device device;
+  std::string (*refusal)(const Plan&, const Tensors&, int threads);
+  // The result may refer to the plan.
+  std::unique_ptr<Ready> (*ready)(const Plan&, const Tensors&, int threads);
 };
 
 // Fastest first, the reference last.
-constexpr Implementation kImplementations[] = {
-    {"cpu", cpu_refusal, cpu_run},
-    {"ref", [](const Call&) { return std::string(); },
-     [](const Call& c) { ref::attend(c.plan, c.q, c.k, c.v, c.out, c.threads); }},
+const Implementation kImplementations[] = {
+    {"cuda_sm90", Device::cuda,
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_refusal(p, t); },
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_ready(p, t); }},
+    {"cuda_sm80", Device::cuda,
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm80_refusal(p, t); },
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm80_ready(p, t); }},
+    {"cpu", Device::cpu,
+     [](const Plan& p, const Tensors& t, int n) { return cpu_refusal(Call(p, t, n)); },
+     [](const Plan& p, const Tensors&, int n) -> std::unique_ptr<Ready> {
+       return std::make_unique<Host>(p, n, cpu_run);
+     }},
+    {"ref", Device::cpu,
+     [](const Plan& p, const Tensors& t, int n) { return host_refusal(Call(p, t, n)); },
+     [](const Plan& p, const Tensors&, int n) -> std::unique_ptr<Ready> {
+       return std::make_unique<Host>(p, n, ref_run);
+     }},
 };
 
 int thread_count(int asked) {
@@ -172,26 +219,53 @@ void check_out(const Problem& p, const Out& out) {
   if (out.column_mass) want("column mass", out.column_mass, {p.batch, p.heads, 1, p.nk}, false);
 }
 
-void check_call(const Plan& plan, const View& q, const View& k, const View& v, const Out& out) {
-  const Problem have = Problem::of_views(q, k, v);
+// The keys and values as the problem counts them: pages are a way of storing.
+View unpaged(const View& pool, const Problem& p) {
+  View v = pool;
+  v.size[0] = p.batch, v.size[2] = p.nk;
+  return v;
+}
+
+void check_pages(const Problem& p, const Tensors& t) {
+  const View& g = t.pages;
+  const int64_t page = t.k.size[2];
+  if (page < 1 || (page & (page - 1)) != 0 || t.v.size[2] != page || t.v.size[0] != t.k.size[0])
+    throw Error(fmt::format(
+        "attend: pools {} and {}; accepted: as many pages, of as many tokens, a power of two",
+        t.k.shape(), t.v.shape()));
+  const int64_t need = (p.nk + page - 1) / page;
+  if (g.dtype != DType::i32 || g.size[0] != p.batch || g.size[1] != 1 || g.size[2] != 1 ||
+      g.size[3] < need || g.stride[3] != 4)
+    throw Error(fmt::format("attend: pages {}; accepted: i32[{},1,1,{} or more], rows contiguous",
+                            g.shape(), p.batch, need));
+}
+
+void check_call(const Plan& plan, const Tensors& t) {
   const Problem& p = plan.problem;
+  if (t.pages) check_pages(p, t);
+  const Problem have = Problem::of_views(t.q, t.pages ? unpaged(t.k, p) : t.k,
+                                         t.pages ? unpaged(t.v, p) : t.v);
   if (have.batch != p.batch || have.heads != p.heads || have.kv_heads != p.kv_heads ||
       have.nq != p.nq || have.nk != p.nk || have.dk != p.dk || have.dv != p.dv)
     throw Error(fmt::format("attend: the plan is for {}, the views are {}", p.str(), have.str()));
-  for (const View* x : {&q, &k, &v, &out.out})
-    if (x->device != Device::cpu) throw Error("attend: views on a GPU, but this build has no GPU");
+  const auto name = [](Device d) { return d == Device::cpu ? "the CPU" : "a GPU"; };
+  for (const View* x : {&t.k, &t.v, &t.out.out, &t.out.lse, &t.out.column_mass, &t.pages})
+    if (x->size[0] > 0 && x->device != t.q.device)
+      throw Error(fmt::format("attend: q is on {}, {} on {}; accepted: one device",
+                              name(t.q.device), x->shape(), name(x->device)));
   check_form(plan);
-  check_out(p, out);
-  if (out.column_mass &&
+  check_out(p, t.out);
+  if (t.out.column_mass &&
       (plan.branches.size() != 1 || plan.branches[0].source.kind != SourceKind::raw))
     throw Error("attend: column mass needs a plan of one raw branch");
 }
 
-std::vector<Choice> choices(const Call& c, const RunOptions& options) {
+std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
+                            const RunOptions& options) {
   std::vector<Choice> out;
   bool found = false, known = options.impl.empty();
   for (const Implementation& impl : kImplementations) {
-    Choice choice{impl.name, impl.refusal(c), false};
+    Choice choice{impl.name, impl.refusal(plan, t, threads), false};
     const bool wanted = options.impl.empty() || options.impl == impl.name;
     known |= options.impl == impl.name;
     choice.chosen = !found && wanted && choice.refusal.empty();
@@ -206,17 +280,45 @@ std::vector<Choice> choices(const Call& c, const RunOptions& options) {
   return out;
 }
 
+// The implementation to use. An implementation for the other device refuses, but passing it by is no
+// fallback.
+const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
+                             const RunOptions& options) {
+  const std::vector<Choice> list = choices(plan, t, threads, options);
+  const auto chosen =
+      std::find_if(list.begin(), list.end(), [](const Choice& c) { return c.chosen; });
+  std::string refusals;
+  for (auto c = list.begin(); c != chosen; ++c) {
+    const bool counts = options.impl.empty()
+                            ? kImplementations[c - list.begin()].device == t.q.device
+                            : options.impl == c->name;
+    if (!c->refusal.empty() && counts)
+      refusals += (refusals.empty() ? "" : "; ") + c->name + ": " + c->refusal;
+  }
+  if (chosen == list.end()) throw Error("attend: no implementation can run this: " + refusals);
+  if (options.strict && !refusals.empty())
+    throw Error(fmt::format("attend (strict): would fall back to {}: {}", chosen->name, refusals));
+  if (options.trace) {
+    options.trace->chosen = chosen->name;
+    if (!refusals.empty()) ++options.trace->fallbacks[refusals];
+  }
+  return kImplementations[chosen - list.begin()];
+}
+
 }  // namespace
+
+std::vector<Choice> explain(const Plan& plan, const Tensors& t, const RunOptions& options) {
+  check_call(plan, t);
+  return choices(plan, t, thread_count(options.threads), options);
+}
 
 std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
                             const Out& out, const RunOptions& options) {
-  check_call(plan, q, k, v, out);
-  return choices({plan, q, k, v, out, thread_count(options.threads)}, options);
+  return explain(plan, {q, k, v, out, {}}, options);
 }
 
-void attend(const Plan& given, const View& q, const View& k, const View& v, const Out& out,
-            const RunOptions& options) {
-  check_call(given, q, k, v, out);
+void attend(const Plan& given, const Tensors& t, const RunOptions& options) {
+  check_call(given, t);
   const Ctx ctx{thread_count(options.threads), options.trace};
   Plan lowered;
   if (!given.lowered) {
@@ -224,23 +326,61 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
     (lowered = given).lower();
   }
   const Plan& plan = given.lowered ? given : lowered;
-  const Call call{plan, q, k, v, out, ctx.threads};
-  const std::vector<Choice> list = choices(call, options);
-  const auto chosen =
-      std::find_if(list.begin(), list.end(), [](const Choice& c) { return c.chosen; });
-  std::string refusals;
-  for (auto c = list.begin(); c != chosen; ++c)
-    if (!c->refusal.empty() && (options.impl.empty() || options.impl == c->name))
-      refusals += (refusals.empty() ? "" : "; ") + c->name + ": " + c->refusal;
-  if (chosen == list.end()) throw Error("attend: no implementation can run this: " + refusals);
-  if (options.strict && !refusals.empty())
-    throw Error(fmt::format("attend (strict): would fall back to {}: {}", chosen->name, refusals));
-  if (ctx.trace) {
-    ctx.trace->chosen = chosen->name;
-    if (!refusals.empty()) ++ctx.trace->fallbacks[refusals];
-  }
+  const Implementation& impl = choose(plan, t, ctx.threads, options);
   const StageTimer timer(ctx, "attend");
-  kImplementations[chosen - list.begin()].run(call);
+  const std::unique_ptr<Ready> ready = impl.ready(plan, t, ctx.threads);
+  std::shared_ptr<void> workspace;
+  if (ready->workspace() > 0) workspace = cuda::allocate(ready->workspace());
+  ready->run(t, workspace.get(), ready->workspace(), options.stream);
+  if (impl.device == Device::cuda) cuda::synchronize(options.stream);
+}
+
+void attend(const Plan& plan, const View& q, const View& k, const View& v, const Out& out,
+            const RunOptions& options) {
+  attend(plan, {q, k, v, out, {}}, options);
+}
+
+struct Runner::State {
+  Plan plan;
+  Tensors made_for;
+  const Implementation* implementation = nullptr;
+  std::string name;
+  std::unique_ptr<Ready> ready;
+};
+
+Runner::Runner(const Plan& plan, const Tensors& t, const RunOptions& options)
+    : state_(std::make_unique<State>()) {
+  check_call(plan, t);
+  State& s = *state_;
+  s.plan = plan, s.made_for = t;
+  s.plan.lower();
+  const int threads = thread_count(options.threads);
+  s.implementation = &choose(s.plan, t, threads, options);
+  s.name = s.implementation->name;
+  s.ready = s.implementation->ready(s.plan, t, threads);
+}
+Runner::~Runner() = default;
+Runner::Runner(Runner&&) noexcept = default;
+Runner& Runner::operator=(Runner&&) noexcept = default;
+
+const std::string& Runner::implementation() const { return state_->name; }
+int64_t Runner::workspace() const { return state_->ready->workspace(); }
+
+void Runner::run(const Tensors& t, void* workspace, int64_t bytes, void* stream) const {
+  const Tensors& m = state_->made_for;
+  const auto same = [](const char* name, const View& got, const View& want) {
+    if (got.dtype != want.dtype || got.device != want.device || got.size != want.size ||
+        got.stride != want.stride || bool(got) != bool(want))
+      throw Error(fmt::format("run: {} is {}, made ready for {} (sizes, type, strides, device, presence)",
+                              name, got.shape(), want.shape()));
+  };
+  same("q", t.q, m.q), same("k", t.k, m.k), same("v", t.v, m.v), same("out", t.out.out, m.out.out);
+  same("lse", t.out.lse, m.out.lse), same("pages", t.pages, m.pages);
+  same("column mass", t.out.column_mass, m.out.column_mass);
+  if (bytes < this->workspace() || (this->workspace() > 0 && !workspace))
+    throw Error(fmt::format("run: a workspace of {} bytes; needed: {}", workspace ? bytes : 0,
+                            this->workspace()));
+  state_->ready->run(t, workspace, bytes, stream);
 }
 
 const char* version() { return "0.1.0"; }

@@ -1,0 +1,26 @@
+// What links when CUDA is off.
+#include "cuda/cuda.h"
+
+#include "regard/status.h"
+
+namespace regard::cuda {
+namespace {
+
+const char* const kNotBuilt = "not built (REGARD_CUDA=OFF, or no nvcc when it was configured)";
+
+[[noreturn]] void refuse() { throw Error(std::string("cuda: ") + kNotBuilt); }
+
+}  // namespace
+
+std::string absence() { return kNotBuilt; }
+std::string sm80_refusal(const Plan&, const Tensors&) { return kNotBuilt; }
+std::string sm90_refusal(const Plan&, const Tensors&) { return kNotBuilt; }
+std::unique_ptr<Ready> sm80_ready(const Plan&, const Tensors&) { refuse(); }
+std::unique_ptr<Ready> sm90_ready(const Plan&, const Tensors&) { refuse(); }
+std::shared_ptr<void> allocate(int64_t) { refuse(); }
+void copy(void*, const void*, int64_t) { refuse(); }
+void synchronize(void*) { refuse(); }
+std::string device_name() { refuse(); }
+double time_graph(void (*)(void*, void*), void*, int, int) { refuse(); }
+
+}  // namespace regard::cuda

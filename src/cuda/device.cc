@@ -1,0 +1,180 @@
+#include "cuda/device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "cuda/cuda.h"
+#include "regard/status.h"
+
+namespace regard::cuda {
+
+void check(cudaError_t status, const char* operation) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  throw Error(fmt::format("cuda: {}: {}", operation, cudaGetErrorString(status)));
+}
+
+OnDevice::OnDevice(int device) : device_(device) {
+  check(cudaGetDevice(&before_), "find the current device");
+  if (device_ != before_) check(cudaSetDevice(device_), "switch devices");
+}
+OnDevice::~OnDevice() {
+  if (device_ != before_) cudaSetDevice(before_);
+}
+
+int device_of(const void* data) {
+  cudaPointerAttributes a;
+  check(cudaPointerGetAttributes(&a, data), "look at a pointer");
+  if (a.type != cudaMemoryTypeDevice && a.type != cudaMemoryTypeManaged)
+    throw Error("cuda: a view says cuda, but its memory is not a GPU's");
+  return a.device;
+}
+
+const DeviceInfo& device_info(int device) {
+  static std::mutex mutex;
+  static std::vector<std::unique_ptr<DeviceInfo>> known(64);
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<DeviceInfo>& info = known.at(size_t(device));
+  if (!info) {
+    cudaDeviceProp p;
+    check(cudaGetDeviceProperties(&p, device), "read the device's properties");
+    info = std::make_unique<DeviceInfo>(
+        DeviceInfo{p.multiProcessorCount, p.major, p.minor, p.name});
+  }
+  return *info;
+}
+
+int64_t Upload::put_bytes(const void* data, int64_t bytes) {
+  const size_t at = (host_.size() + 255) / 256 * 256;
+  host_.resize(at + size_t(bytes));
+  if (bytes > 0) std::memcpy(host_.data() + at, data, size_t(bytes));
+  return int64_t(at);
+}
+
+int64_t Upload::put_view(const View& v, int64_t (&stride)[4]) {
+  const int64_t item = info(v.dtype).bytes;
+  int64_t size[4], total = item;
+  for (int a = 3; a >= 0; --a) {
+    size[a] = v.stride[size_t(a)] == 0 && a < 3 ? 1 : v.size[size_t(a)];
+    stride[a] = size[a] == 1 ? 0 : total;
+    total *= size[a];
+  }
+  std::vector<char> copy(static_cast<size_t>(total));
+  char* to = copy.data();
+  for (int64_t a = 0; a < size[0]; ++a)
+    for (int64_t b = 0; b < size[1]; ++b)
+      for (int64_t c = 0; c < size[2]; ++c)
+        for (int64_t d = 0; d < size[3]; ++d, to += item)
+          std::memcpy(to, v.at(a, b, c) + d * v.stride[3], size_t(item));
+  return put(copy);
+}
+
+void Upload::send() {
+  memory_ = allocate(std::max<int64_t>(1, int64_t(host_.size())));
+  cuda::copy(memory_.get(), host_.data(), int64_t(host_.size()));
+  host_.clear();
+}
+
+std::string absence() {
+  // Asked once: a process without a driver at its start does not get one.
+  static const std::string answer = [] {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (status != cudaSuccess) return fmt::format("no GPU here: {}", cudaGetErrorString(status));
+    return std::string(count > 0 ? "" : "no GPU here");
+  }();
+  return answer;
+}
+
+void check_run(const Tensors& t, const void* workspace, void* stream, int device) {
+  const auto look = [&](const char* name, const void* data, size_t align) {
+    if (!data) return;
+    if (reinterpret_cast<uintptr_t>(data) % align != 0)
+      throw Error(fmt::format("run: {} is not aligned to {} bytes", name, align));
+    cudaPointerAttributes a;
+    check(cudaPointerGetAttributes(&a, data), "look at a pointer");
+    if (a.type != cudaMemoryTypeDevice && a.type != cudaMemoryTypeManaged)
+      throw Error(fmt::format("run: {} is not in a GPU's memory", name));
+    if (a.type == cudaMemoryTypeDevice && a.device != device)
+      throw Error(fmt::format("run: {} is on device {}, made ready for device {}", name, a.device,
+                              device));
+  };
+  look("q", t.q.data, 16), look("k", t.k.data, 16), look("v", t.v.data, 16);
+  look("out", t.out.out.data, 16), look("lse", t.out.lse.data, 4), look("pages", t.pages.data, 4);
+  look("the workspace", workspace, 256);
+  cudaStreamCaptureStatus status;
+  const cudaError_t e = cudaStreamIsCapturing(cudaStream_t(stream), &status);
+  if (e == cudaErrorStreamCaptureImplicit) {
+    cudaGetLastError();
+    throw Error(
+        "run: the null stream while another stream is captured; accepted: the captured stream");
+  }
+  check(e, "look at the stream");
+}
+
+std::shared_ptr<void> allocate(int64_t bytes) {
+  void* p = nullptr;
+  check(cudaMalloc(&p, size_t(std::max<int64_t>(1, bytes))), "allocate device memory");
+  return {p, [](void* x) { cudaFree(x); }};
+}
+
+void copy(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0) check(cudaMemcpy(to, from, size_t(bytes), cudaMemcpyDefault), "copy memory");
+}
+
+void synchronize(void* stream) {
+  check(cudaStreamSynchronize(cudaStream_t(stream)), "wait for the stream");
+}
+
+std::string device_name() {
+  int device = 0;
+  check(cudaGetDevice(&device), "find the current device");
+  const DeviceInfo& d = device_info(device);
+  return fmt::format("{}, {} SMs, sm_{}{}", d.name, d.sms, d.major, d.minor);
+}
+
+double time_graph(void (*work)(void*, void*), void* context, int repeats, int rounds) {
+  struct Owned {
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t ready = nullptr;
+    cudaEvent_t begin = nullptr, end = nullptr;
+    ~Owned() {
+      if (ready) cudaGraphExecDestroy(ready);
+      if (graph) cudaGraphDestroy(graph);
+      if (begin) cudaEventDestroy(begin);
+      if (end) cudaEventDestroy(end);
+      if (stream) cudaStreamDestroy(stream);
+    }
+  } own;
+  check(cudaStreamCreateWithFlags(&own.stream, cudaStreamNonBlocking), "make a stream");
+  check(cudaEventCreate(&own.begin), "make an event");
+  check(cudaEventCreate(&own.end), "make an event");
+  check(cudaStreamBeginCapture(own.stream, cudaStreamCaptureModeThreadLocal), "capture");
+  try {
+    for (int n = 0; n < repeats; ++n) work(context, own.stream);
+  } catch (...) {
+    cudaStreamEndCapture(own.stream, &own.graph);
+    cudaGetLastError();
+    throw;
+  }
+  check(cudaStreamEndCapture(own.stream, &own.graph), "capture");
+  check(cudaGraphInstantiate(&own.ready, own.graph, 0), "instantiate the graph");
+  std::vector<float> ms;
+  for (int n = 0; n < rounds + 2; ++n) {
+    check(cudaEventRecord(own.begin, own.stream), "record an event");
+    check(cudaGraphLaunch(own.ready, own.stream), "launch the graph");
+    check(cudaEventRecord(own.end, own.stream), "record an event");
+    check(cudaStreamSynchronize(own.stream), "run the graph");
+    float t = 0;
+    check(cudaEventElapsedTime(&t, own.begin, own.end), "read the events");
+    if (n >= 2) ms.push_back(t);
+  }
+  std::nth_element(ms.begin(), ms.begin() + ms.size() / 2, ms.end());
+  return ms[ms.size() / 2] * 1e-3 / repeats;
+}
+
+}  // namespace regard::cuda

@@ -1,0 +1,460 @@
+// Attention forward with mma.sync and cp.async: one kernel, the cover as an iterator. Layer: cuda.
+//
+// A block owns the rows of one Item and walks its key tiles. Its warps share the rows (wm), the
+// keys of a tile (wn: each keeps a Partial of its own keys, merged at the end) and the channels of
+// V (wd: each repeats the scores and keeps its own slice of the output).
+#pragma once
+#include "cuda/sm80/finish.cuh"
+#include "cuda/sm80/keys.cuh"
+#include "cuda/sm80/params.h"
+#include "cuda/sm80/ptx.cuh"
+
+namespace regard::cuda::sm80 {
+
+template <class T_, int kDk_, int kDv_, int kWm_, int kWn_, int kWd_, int kKeys_, int kStages_>
+struct Shape {
+  using T = T_;
+  static constexpr int kDk = kDk_, kDv = kDv_, kWm = kWm_, kWn = kWn_, kWd = kWd_;
+  static constexpr int kKeys = kKeys_, kStages = kStages_;  // keys a tile; tiles in shared memory
+  static constexpr int kRows = 16 * kWm, kThreads = 32 * kWm * kWn * kWd;
+  static constexpr int kOwnKeys = kKeys / kWn, kOwnDv = kDv / kWd;
+  static constexpr int kStageElements = kKeys * (kDk + kDv);
+  static constexpr int kIdSlots = kStages + 1;
+  static constexpr int kBytes = 2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 +
+                                kIdSlots * kKeys * 8;
+};
+
+template <class S>
+struct Block {
+  using T = typename S::T;
+  static constexpr int kNn = S::kOwnKeys / 8, kDn = S::kOwnDv / 8;
+
+  const Params& p;
+  const Item& item;  // of the kernel's frame: a member would keep the whole block out of registers
+  const int thread, lane, wm, wn, wd;
+  T* const q;
+  T* const ring;
+  int4* const row_info;  // {lo, hi, sink, query}
+  KeyTiles<S> tiles;
+
+  float s[kNn][4];
+  float acc[kDn][4];
+  float max[2] = {-kInf, -kInf}, sum[2] = {0, 0};
+
+  __device__ __forceinline__ Block(const Params& params, const Item& i, char* memory)
+      : p(params),
+        item(i),
+        thread(threadIdx.x),
+        lane(threadIdx.x % 32),
+        wm(threadIdx.x / 32 % S::kWm),
+        wn(threadIdx.x / 32 / S::kWm % S::kWn),
+        wd(threadIdx.x / 32 / S::kWm / S::kWn),
+        q(reinterpret_cast<T*>(memory)),
+        ring(q + S::kRows * S::kDk),
+        row_info(reinterpret_cast<int4*>(ring + S::kStages * S::kStageElements)),
+        tiles(params, i, reinterpret_cast<int2*>(row_info + S::kRows)) {}
+
+  __device__ __forceinline__ int rows() const { return item.queries * item.heads; }
+  __device__ __forceinline__ int own_row(int half) const { return wm * 16 + lane / 4 + 8 * half; }
+  __device__ __forceinline__ int head(int row) const { return item.h0 + row % item.heads; }
+  __device__ __forceinline__ T* keys_of(int tile) const { return ring + tile % S::kStages * S::kStageElements; }
+  __device__ __forceinline__ T* values_of(int tile) const { return keys_of(tile) + S::kKeys * S::kDk; }
+
+  __device__ __forceinline__ void load_queries() {
+    constexpr int kChunks = S::kDk / 8;
+    for (int c = thread; c < S::kRows * kChunks; c += S::kThreads) {
+      const int r = c / kChunks, chunk = c % kChunks;
+      const bool valid = r < rows() && chunk * 8 < p.dk;
+      const char* from = p.q.data;
+      if (valid)
+        from += item.b * p.q.batch + head(r) * p.q.head +
+                int64_t(item.i0 + r / item.heads) * p.q.token + chunk * 16;
+      copy16(shared_address(q) + swizzled<S::kDk>(r, chunk), from, valid);
+    }
+    for (int r = thread; r < S::kRows; r += S::kThreads) {
+      const int i = item.i0 + r / item.heads;
+      // Rows past the end allow everything, so that they never ask for a mask.
+      row_info[r] = r < rows() ? make_int4(p.lo[i], p.hi[i], p.sink[i], i)
+                               : make_int4(0, 0x7fffffff, 0, item.i0);
+    }
+  }
+
+  __device__ __forceinline__ void load(int tile) {
+    const int kv_head = item.h0 / p.group;
+    const int64_t kb = p.pages ? 0 : item.b * p.k.batch, vb = p.pages ? 0 : item.b * p.v.batch;
+    tiles.template load<S::kDk>(tile, keys_of(tile), p.k.data + kb + kv_head * p.k.head, p.k_page,
+                                p.k.token, p.dk, thread);
+    tiles.template load<S::kDv>(tile, values_of(tile), p.v.data + vb + kv_head * p.v.head,
+                                p.v_page, p.v.token, p.dv, thread);
+  }
+
+  __device__ __forceinline__ void run() {
+    const int first = item.begin, end = item.end;
+    for (int t = first; t < min(end, first + S::kStages); ++t) tiles.store(t, tiles.fetch(t, thread), thread);
+    load_queries();
+    __syncthreads();
+    for (int t = first; t < first + S::kStages - 1; ++t) {
+      if (t < end) load(t);
+      copy_commit();
+    }
+#pragma unroll
+    for (auto& a : acc) a[0] = a[1] = a[2] = a[3] = 0;
+    for (int t = first; t < end; ++t) {
+      copy_wait<S::kStages - 2>();
+      __syncthreads();  // tile t is here, and nobody reads tile t - 1 any more
+      if (t + S::kStages - 1 < end) load(t + S::kStages - 1);
+      copy_commit();
+      const int2 ahead = tiles.fetch(t + S::kStages, thread);
+      step(t);
+      tiles.store(t + S::kStages, ahead, thread);
+    }
+    copy_wait<0>();
+#pragma unroll
+    for (float& x : sum) {
+      x += __shfl_xor_sync(~0u, x, 1);
+      x += __shfl_xor_sync(~0u, x, 2);
+    }
+    release_next_kernel();
+  }
+
+  // One tile: S = Q K^T, the score, the weights, O += P V.
+  __device__ __forceinline__ void step(int tile) {
+    const Span span = tiles.span(tile, wn * S::kOwnKeys, lane);
+    const Reads reads = what_is_read(span);
+    if (reads == Reads::none) return;
+    multiply_queries(keys_of(tile));
+    if (!p.plain) add_terms(span);
+    bool poisoned = false;
+    if (reads == Reads::some) forbid(span);
+    if (reads == Reads::some || p.bias.data || p.key_bias.data)
+      poisoned = any_forbidden() && values_not_finite(values_of(tile));
+    p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
+    poisoned ? add_values_one_by_one(values_of(tile)) : multiply_values(values_of(tile));
+  }
+
+  enum class Reads { none, some, all };
+  __device__ __forceinline__ Reads what_is_read(const Span& span) const {
+    if (span.count <= 0) return Reads::none;
+    const bool listed = p.index != nullptr;
+    if (p.mask && !listed) return Reads::some;
+    bool none = true, all = span.count == S::kOwnKeys;
+    if (listed) {
+      all &= !span.boundary;
+      none = false;
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int4 r = row_info[own_row(half)];
+        const int from = span.first, to = span.first + span.count;
+        const bool inside = r.x <= from && to <= r.y;
+        all &= inside || to <= r.z;
+        none &= own_row(half) >= rows() || ((to <= r.x || from >= r.y) && from >= r.z);
+      }
+    }
+    if (__all_sync(~0u, none)) return Reads::none;
+    return __all_sync(~0u, all) ? Reads::all : Reads::some;
+  }
+
+  __device__ __forceinline__ void multiply_queries(const T* keys) {
+#pragma unroll
+    for (auto& x : s) x[0] = x[1] = x[2] = x[3] = 0;
+    const uint32_t qa = shared_address(q), ka = shared_address(keys);
+    const int q_row = wm * 16 + lane % 16;
+    const int k_row = wn * S::kOwnKeys + lane % 8 + lane / 16 * 8;
+#pragma unroll
+    for (int k = 0; k < S::kDk / 16; ++k) {
+      uint32_t a[4];
+      load_matrix(a, qa + swizzled<S::kDk>(q_row, 2 * k + lane / 16));
+#pragma unroll
+      for (int n = 0; n < kNn / 2; ++n) {
+        uint32_t b[4];
+        load_matrix(b, ka + swizzled<S::kDk>(k_row + 16 * n, 2 * k + lane / 8 % 2));
+        multiply<T>(s[2 * n], a, b[0], b[1]);
+        multiply<T>(s[2 * n + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  // f(score, row half, key of the tile slice) for each of this thread's scores.
+  template <class F>
+  __device__ __forceinline__ void each(const F& f) {
+#pragma unroll
+    for (int n = 0; n < kNn; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) f(s[n][e], e / 2, n * 8 + lane % 4 * 2 + e % 2);
+  }
+
+  __device__ __forceinline__ void add_terms(const Span& span) {
+    if (p.cap > 0) {
+      each([&](float& x, int, int) { x = p.cap * tanhf(x * p.factor); });
+    } else {
+      each([&](float& x, int, int) { x *= p.factor; });
+    }
+    constexpr float kLog2e = 1.4426950408889634f;
+    int head_of[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) head_of[half] = head(min(own_row(half), rows() - 1));
+    if (p.alibi) {
+      float slope[2], position[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        slope[half] = p.alibi[head_of[half]];
+        position[half] = float(p.position[row_info[own_row(half)].w]);
+      }
+      each([&](float& x, int half, int j) {
+        x -= slope[half] * fabsf(position[half] - float(span.id(j)));
+      });
+    }
+    if (p.bias.data) {
+      const char* row[2];
+      float slope[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        row[half] = p.bias.data + item.b * p.bias.batch + head_of[half] * p.bias.head +
+                    row_info[own_row(half)].w * p.bias.token;
+        slope[half] = p.bias_scale ? p.bias_scale[head_of[half]] : 1.0f;
+      }
+      each([&](float& x, int half, int j) {
+        const int id = min(span.id(j), p.nk - 1);
+        const float bias = read(row[half] + id * p.bias_key, p.bias_type);
+        x = bias == -kInf ? bias : x + kLog2e * slope[half] * bias;
+      });
+    }
+    if (p.key_bias.data) {
+      const char* row =
+          p.key_bias.data + item.b * p.key_bias.batch + item.h0 / p.group * p.key_bias.head;
+      each([&](float& x, int, int j) {
+        const int id = min(span.id(j), p.nk - 1);
+        x += kLog2e * *reinterpret_cast<const float*>(row + id * p.key_bias.token);
+      });
+    }
+  }
+
+  static __device__ __forceinline__ float read(const char* at, Type type) {
+    if (type == Type::f32) return *reinterpret_cast<const float*>(at);
+    if (type == Type::f16) return to_float(*reinterpret_cast<const __half*>(at));
+    return to_float(*reinterpret_cast<const __nv_bfloat16*>(at));
+  }
+
+  __device__ __forceinline__ void forbid(const Span& span) {
+    int4 range[2];
+    const uint64_t* words[2] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      range[half] = row_info[own_row(half)];
+      if (p.mask)
+        words[half] = p.mask + item.b * p.mask_batch +
+                      head(min(own_row(half), rows() - 1)) * p.mask_head +
+                      range[half].w * p.mask_row;
+    }
+    each([&](float& x, int half, int j) {
+      const int id = span.id(j);
+      bool allowed = (id >= range[half].x && id < range[half].y) || id < range[half].z;
+      allowed &= j < span.count;
+      if (p.mask && allowed) allowed = words[half][id >> 6] >> (id & 63) & 1;
+      if (!allowed) x = -kInf;
+    });
+  }
+
+  __device__ __forceinline__ bool any_forbidden() {
+    bool any = false;
+    each([&](float& x, int, int) { any |= x == -kInf; });
+    return __any_sync(~0u, any);
+  }
+
+  // Whether the warp's part of V holds an infinity or NaN.
+  __device__ __forceinline__ bool values_not_finite(const T* values) const {
+    constexpr uint32_t kExponent = sizeof(T) == 2 && kIsBf16<T> ? 0x7f80 : 0x7c00;
+    constexpr int kChunks = S::kOwnDv / 8;
+    bool bad = false;
+    for (int c = lane; c < S::kOwnKeys * kChunks; c += 32) {
+      const int r = wn * S::kOwnKeys + c / kChunks, chunk = wd * kChunks + c % kChunks;
+      const uint4 x = *reinterpret_cast<const uint4*>(reinterpret_cast<const char*>(values) +
+                                                      swizzled<S::kDv>(r, chunk));
+      for (uint32_t w : {x.x, x.y, x.z, x.w})
+        bad |= (w & kExponent) == kExponent || (w >> 16 & kExponent) == kExponent;
+    }
+    return __any_sync(~0u, bad);
+  }
+
+  __device__ __forceinline__ void softmax_weights(bool poisoned) {
+    // Beyond this the rounding of the scaled maximum moves a weight by more than 2^-4.
+    constexpr float kLarge = 1 << 20;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float m = max[half];
+#pragma unroll
+      for (int n = 0; n < kNn; ++n) m = fmaxf(m, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+      m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+      m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+      const float top = m == -kInf ? 0.0f : m * p.c;
+      float scale = exp2_fast(max[half] * p.c - top), total = 0;
+      if (poisoned || __any_sync(~0u, fabsf(top) > kLarge)) {
+        if (max[half] == m) scale = 1;
+#pragma unroll
+        for (int n = 0; n < kNn; ++n)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            const float x = __fmul_rn(s[n][e], p.c);
+            const bool forbidden = s[n][e] == -kInf;
+            const float w = x == top ? 1.0f : exp2_fast(x - top);
+            s[n][e] = forbidden ? -0.0f : w;  // minus zero: add_values_one_by_one leaves it out
+            total += forbidden ? 0.0f : w;
+          }
+      } else {
+#pragma unroll
+        for (int n = 0; n < kNn; ++n)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            s[n][e] = exp2_fast(fmaf(s[n][e], p.c, -top));
+            total += s[n][e];
+          }
+      }
+      sum[half] = sum[half] * scale + total;
+      max[half] = m;
+#pragma unroll
+      for (int d = 0; d < kDn; ++d) acc[d][2 * half] *= scale, acc[d][2 * half + 1] *= scale;
+    }
+  }
+
+  __device__ __forceinline__ void sigmoid_weights(bool poisoned) {
+    max[0] = max[1] = 0;
+    each([&](float& x, int half, int) {
+      const bool forbidden = x == -kInf;
+      const float w = __fdividef(1.0f, 1.0f + exp2_fast(-(x * p.c + p.shift)));
+      x = forbidden ? (poisoned ? -0.0f : 0.0f) : w;
+      sum[half] += x;
+    });
+  }
+
+  __device__ __forceinline__ void multiply_values(const T* values) {
+    const uint32_t va = shared_address(values);
+    const int v_row = wn * S::kOwnKeys + lane % 16;
+#pragma unroll
+    for (int k = 0; k < kNn / 2; ++k) {
+      const uint32_t a[4] = {
+          pack<T>(s[2 * k][0], s[2 * k][1]), pack<T>(s[2 * k][2], s[2 * k][3]),
+          pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]), pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+      for (int d = 0; d < kDn / 2; ++d) {
+        uint32_t b[4];
+        load_matrix_transposed(
+            b, va + swizzled<S::kDv>(v_row + 16 * k, wd * kDn + 2 * d + lane / 16));
+        multiply<T>(acc[2 * d], a, b[0], b[1]);
+        multiply<T>(acc[2 * d + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  // O += P V where V holds infinities or NaN: a forbidden pair must not touch them.
+  __device__ __forceinline__ void add_values_one_by_one(const T* values) {
+#pragma unroll
+    for (int n = 0; n < kNn; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+#pragma unroll 1
+        for (int source = 0; source < 4; ++source) {
+          const float w0 = __shfl_sync(~0u, s[n][e], (lane & ~3) | source);
+          const float w1 = __shfl_sync(~0u, s[n][2 + e], (lane & ~3) | source);
+          const bool skip0 = __float_as_uint(w0) == 0x80000000u;
+          const bool skip1 = __float_as_uint(w1) == 0x80000000u;
+          const int j = wn * S::kOwnKeys + n * 8 + source * 2 + e;
+#pragma unroll
+          for (int d = 0; d < kDn; ++d) {
+            const T* v = values + swizzled<S::kDv>(j, wd * kDn + d) / 2 + lane % 4 * 2;
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+              const float x = to_float(v[c]);
+              if (!skip0) acc[d][c] += w0 * x;
+              if (!skip1) acc[d][2 + c] += w1 * x;
+            }
+          }
+        }
+  }
+
+  // One warp a row group: straight from the registers. Several over keys: through shared memory.
+  __device__ __forceinline__ void write_rows() {
+    if constexpr (S::kWn > 1) {
+      merge_warps();
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = own_row(half);
+        if (row >= rows()) continue;
+        const Target to = target(row, {max[half], sum[half]}, wd == 0 && lane % 4 == 0);
+#pragma unroll
+        for (int d = 0; d < kDn; ++d) {
+          const int c = (wd * kDn + d) * 8 + lane % 4 * 2;
+          if (c < p.dv)
+            write2(to.row, to.type, c, acc[d][2 * half] * to.factor, acc[d][2 * half + 1] * to.factor);
+        }
+      }
+    }
+  }
+
+  struct Target {
+    char* row;
+    Type type;
+    float factor;
+  };
+  // Where row `row` goes and by what it is multiplied; `heads` also writes its lse or its Partial's
+  // maximum and sum.
+  __device__ __forceinline__ Target target(int row, RowHead h, bool heads) const {
+    h.max = p.sigmoid ? 0 : h.max * p.c;
+    if (item.slot >= 0) {
+      const int64_t slot = item.slot + row;
+      if (heads) *reinterpret_cast<float2*>(p.part_head + 2 * slot) = make_float2(h.max, h.sum);
+      return {reinterpret_cast<char*>(p.part_acc + slot * p.dv), Type::f32, 1};
+    }
+    const int i = item.i0 + row / item.heads, n = head(row);
+    const float factor = finish_factor(h, p.sigmoid, p.sink_logit ? p.sink_logit + n : nullptr);
+    if (heads && p.lse.data)
+      *reinterpret_cast<float*>(p.lse.data + item.b * p.lse.batch + n * p.lse.head +
+                                i * p.lse.token) = row_lse(h);
+    return {p.out.data + item.b * p.out.batch + n * p.out.head + i * p.out.token, p.out_type, factor};
+  }
+
+  __device__ __forceinline__ void merge_warps() {
+    static_assert(S::kWm == 1 && S::kWd == 1);
+    static_assert(S::kWn * 16 * (S::kDv + 2) * 4 <= 2 * S::kStages * S::kStageElements);
+    __syncthreads();  // the ring is free
+    float* const part = reinterpret_cast<float*>(ring);
+    RowHead* const heads = reinterpret_cast<RowHead*>(part + S::kWn * 16 * S::kDv);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = own_row(half);
+      if (lane % 4 == 0) heads[wn * 16 + row] = {max[half], sum[half]};
+#pragma unroll
+      for (int d = 0; d < kDn; ++d)
+        *reinterpret_cast<float2*>(&part[(wn * 16 + row) * S::kDv + d * 8 + lane % 4 * 2]) =
+            make_float2(acc[d][2 * half], acc[d][2 * half + 1]);
+    }
+    __syncthreads();
+    for (int n = thread; n < rows() * (S::kDv / 2); n += S::kThreads) {
+      const int row = n / (S::kDv / 2), c = n % (S::kDv / 2) * 2;
+      RowHead all;
+      for (int w = 0; w < S::kWn; ++w) all.max = fmaxf(all.max, heads[w * 16 + row].max);
+      float x = 0, y = 0;
+      for (int w = 0; w < S::kWn; ++w) {
+        const RowHead& h = heads[w * 16 + row];
+        const float scale = h.max == all.max ? 1.0f : exp2f((h.max - all.max) * p.c);
+        all.sum += scale * h.sum;
+        x += scale * part[(w * 16 + row) * S::kDv + c];
+        y += scale * part[(w * 16 + row) * S::kDv + c + 1];
+      }
+      const Target to = target(row, all, c == 0);
+      if (c < p.dv) write2(to.row, to.type, c, x * to.factor, y * to.factor);
+    }
+  }
+};
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(128) char memory[];
+  const Item item = p.items[blockIdx.x];
+  Block<S> block(p, item, memory);
+  block.run();
+  block.write_rows();
+}
+
+}  // namespace regard::cuda::sm80

@@ -1,0 +1,28 @@
+// The kernels of the baseline as functions. Layer: cuda.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "cuda/sm80/params.h"
+
+namespace regard::cuda::sm80 {
+
+struct Instance {
+  const char* name;
+  Type type;
+  int dk, dv;      // at most
+  int rows, keys;  // of a tile
+  // Raises the limit of shared memory; returns blocks of the kernel that a multiprocessor holds.
+  // 0: the device cannot run it.
+  int (*prepare)();
+  void (*launch)(const Params&, int64_t items, void* stream);
+};
+
+// In the order of instances.def.
+const std::vector<Instance>& instances();
+
+void launch_merge(const MergeParams&, int warps, void* stream);
+void launch_pool(const PoolParams&, void* stream);
+
+
+}  // namespace regard::cuda::sm80

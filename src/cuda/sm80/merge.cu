@@ -1,0 +1,131 @@
+// The one merge of Partials, and the pooling of keys.
+#include "cuda/sm80/finish.cuh"
+#include "cuda/sm80/instance.h"
+
+namespace regard::cuda::sm80 {
+namespace {
+
+constexpr int kMaxWarps = 8, kMaxDv = 512;
+
+// One block a query row; warp w reads Partials w, w + warps, ...
+__global__ void merge_kernel(const __grid_constant__ MergeParams p) {
+  __shared__ float part[kMaxWarps][kMaxDv];
+  __shared__ float total[kMaxDv];
+  wait_for_previous_kernel();
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t id = blockIdx.x;
+  const int i = int(id % p.nq), h = int(id / p.nq % p.heads);
+  const int64_t b = id / p.nq / p.heads;
+  for (int c = threadIdx.x; c < p.dv; c += blockDim.x) total[c] = 0;
+  RowHead all;
+  for (int n = 0; n < p.branches; ++n) {
+    const RowSlots rs = p.slots[n][id];
+    const float2* const heads = reinterpret_cast<const float2*>(p.head[n]);
+    float4 acc[kMaxDv / 128];
+    for (auto& x : acc) x = make_float4(0, 0, 0, 0);
+    RowHead own;
+    for (int s = lane; s < rs.count; s += 32)
+      own.max = fmaxf(own.max, heads[rs.first + int64_t(s) * rs.step].x);
+    for (int d = 16; d > 0; d /= 2) own.max = fmaxf(own.max, __shfl_xor_sync(~0u, own.max, d));
+    for (int s = lane; s < rs.count; s += 32) {
+      const float2 x = heads[rs.first + int64_t(s) * rs.step];
+      own.sum += x.y * scale_to(x.x, own.max);
+    }
+    for (int d = 16; d > 0; d /= 2) own.sum += __shfl_xor_sync(~0u, own.sum, d);
+#pragma unroll 4
+    for (int s = warp; s < rs.count; s += warps) {
+      const int64_t slot = rs.first + int64_t(s) * rs.step;
+      const float scale = scale_to(heads[slot].x, own.max);
+#pragma unroll
+      for (int k = 0; k < kMaxDv / 128; ++k) {
+        const int c = k * 128 + lane * 4;
+        if (c >= p.dv) break;
+        const float4 x = *reinterpret_cast<const float4*>(&p.acc[n][slot * p.dv + c]);
+        acc[k].x += scale * x.x, acc[k].y += scale * x.y;
+        acc[k].z += scale * x.z, acc[k].w += scale * x.w;
+      }
+    }
+    __syncthreads();  // the branch before has been read
+#pragma unroll
+    for (int k = 0; k < kMaxDv / 128; ++k)
+      if (k * 128 + lane * 4 < p.dv)
+        *reinterpret_cast<float4*>(&part[warp][k * 128 + lane * 4]) = acc[k];
+    __syncthreads();
+    float old_scale = 1, new_scale = 1;
+    if (p.gate.data) {
+      new_scale = finish_factor(own, p.sigmoid[n], p.sink_logit[n] ? p.sink_logit[n] + h : nullptr);
+      const char* gate = p.gate.data + b * p.gate.batch + h * p.gate.head + i * p.gate.token;
+      new_scale *= reinterpret_cast<const float*>(gate)[n];
+      const float l = row_lse(own) / kLn2;
+      own = {l, fabsf(l) == kInf ? 0.0f : 1.0f};
+    }
+    const float m = fmaxf(all.max, own.max);
+    const float a = m == -kInf ? 0 : scale_to(all.max, m), c = m == -kInf ? 0 : scale_to(own.max, m);
+    if (!p.gate.data) old_scale = a, new_scale = c;
+    all = {m, all.sum * a + own.sum * c};
+    for (int d = threadIdx.x; d < p.dv; d += blockDim.x) {
+      float x = 0;
+      for (int w = 0; w < min(warps, rs.count); ++w) x += part[w][d];
+      total[d] = total[d] * old_scale + x * new_scale;
+    }
+  }
+  const float factor =
+      p.gate.data
+          ? 1
+          : finish_factor(all, p.sigmoid[0], p.sink_logit[0] ? p.sink_logit[0] + h : nullptr);
+  char* const out = p.out.data + b * p.out.batch + h * p.out.head + i * p.out.token;
+  for (int d = threadIdx.x; d < p.dv; d += blockDim.x) write(out, p.out_type, d, total[d] * factor);
+  if (threadIdx.x == 0 && p.lse.data)
+    *reinterpret_cast<float*>(p.lse.data + b * p.lse.batch + h * p.lse.head + i * p.lse.token) =
+        row_lse(all);
+}
+
+// One warp a pooled row.
+template <class T>
+__global__ void pool_kernel(const __grid_constant__ PoolParams p) {
+  const int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+  if (row >= p.rows) return;
+  const int j = int(row % p.blocks), h = int(row / p.blocks % p.kv_heads);
+  const int64_t b = row / p.blocks / p.kv_heads;
+  const int first = j * p.block, last = min(first + p.block, p.nk);
+  const char* const base = p.from.data + (p.pages ? 0 : b * p.from.batch) + h * p.from.head;
+  for (int c = threadIdx.x % 32; c < p.d; c += 32) {
+    float sum = 0;
+    for (int t = first; t < last; ++t) {
+      const int r = p.pages ? p.pages[b * p.pages_row + (t >> p.page_shift)] << p.page_shift |
+                                  (t & p.page_mask)
+                            : t;
+      const char* at =
+          base + (r >> p.page_shift) * p.page + (r & p.page_mask) * p.from.token;
+      sum += to_float(reinterpret_cast<const T*>(at)[c]);
+    }
+    write(p.to + row * p.d * int64_t(sizeof(T)), p.type, c, sum / float(last - first));
+  }
+}
+
+}  // namespace
+
+void launch_merge(const MergeParams& p, int warps, void* stream) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(unsigned(p.rows));
+  config.blockDim = dim3(unsigned(32 * (warps < kMaxWarps ? warps : kMaxWarps)));
+  config.stream = cudaStream_t(stream);
+  cudaLaunchAttribute overlap;
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  cudaLaunchKernelEx(&config, merge_kernel, p);
+}
+
+void launch_pool(const PoolParams& p, void* stream) {
+  constexpr int kWarps = 4;
+  const unsigned blocks = unsigned((p.rows + kWarps - 1) / kWarps);
+  if (p.type == Type::bf16) {
+    pool_kernel<__nv_bfloat16><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(p);
+  } else {
+    pool_kernel<__half><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(p);
+  }
+}
+
+}  // namespace regard::cuda::sm80

@@ -1,0 +1,98 @@
+// What the kernels of the baseline see. Plain data, host and device. Layer: cuda.
+#pragma once
+#include <cstdint>
+
+namespace regard::cuda::sm80 {
+
+enum class Type : int32_t { f32, f16, bf16 };
+
+// Strides in bytes.
+struct Rows {
+  char* data = nullptr;
+  int64_t batch = 0, head = 0, token = 0;
+};
+
+// One block's work: some query rows over some key tiles.
+struct Item {
+  int32_t b, h0, heads;         // query heads [h0, h0 + heads), one KV head
+  int32_t i0, queries;          // row r is query i0 + r / heads, head h0 + r % heads
+  int32_t begin, end;           // key tiles
+  int32_t lo, hi, sink;         // ranges: tiles of [0, sink), then tiles of [lo, hi)
+  int32_t sink_tiles;           // how many the first are
+  int32_t keys;                 // lists: keys in all
+  int64_t entries;              // lists: first entry in Params::index
+  int64_t slot;                 // row 0's place among the Partials; -1: finish and write out
+};
+
+struct Params {
+  Rows q, k, v;
+  // Token `row` of the pool lies at (row >> shift) * page + (row & mask) * token; without pages
+  // row is the key and shift is 31.
+  int64_t k_page = 0, v_page = 0;
+  const int32_t* pages = nullptr;  // [B, pages_row]
+  int64_t pages_row = 0;
+  int32_t page_shift = 31, page_mask = 0x7fffffff;
+
+  int32_t dk = 0, dv = 0, group = 1, nk = 0;
+  const Item* items = nullptr;
+  const int32_t *lo = nullptr, *hi = nullptr, *sink = nullptr;  // [nq], as RowRanges
+  const uint32_t* index = nullptr;                              // lists; null: ranges
+  int32_t bk = 1;                                               // keys an entry
+
+  // Scores in units of log2 e: x = plain ? q.k : factor * q.k (capped) + the additive terms; a
+  // weight is 2^(c x - c max), c = 1 unless plain.
+  bool plain = true;
+  float c = 1, factor = 1, cap = 0;
+  const float* alibi = nullptr;       // [heads], in units of log2 e
+  const int32_t* position = nullptr;  // [nq], with alibi
+  Rows bias;
+  int64_t bias_key = 0;
+  Type bias_type = Type::f32;
+  const float* bias_scale = nullptr;  // [heads] or null
+  Rows key_bias;                      // token: bytes between keys
+  const uint64_t* mask = nullptr;     // words; strides in words
+  int64_t mask_batch = 0, mask_head = 0, mask_row = 0;
+
+  bool sigmoid = false;
+  float shift = 0;                // sigmoid, in units of log2 e
+  const float* sink_logit = nullptr;  // [heads], in units of log2 e
+
+  Rows out, lse;  // lse.data null: not wanted
+  Type out_type = Type::f32;
+  // Partials of split or several branches: acc [slots][dv], head [slots]{max in log2 e, sum}.
+  float* part_acc = nullptr;
+  float* part_head = nullptr;
+};
+
+// The one merge: every query row's Partials, branch by branch.
+struct RowSlots {
+  int64_t first;         // slot of the first Partial
+  int32_t count, step;   // slots first + n * step
+};
+struct MergeParams {
+  int32_t branches = 1, heads = 1, nq = 0, dv = 0;
+  int64_t rows = 0;                           // B * heads * nq
+  const RowSlots* slots[4] = {};              // [rows] a branch
+  const float* acc[4] = {};
+  const float* head[4] = {};
+  const float* sink_logit[4] = {};
+  bool sigmoid[4] = {};
+  Rows gate;  // data null: one softmax
+  Rows out, lse;
+  Type out_type = Type::f32;
+};
+
+// k and v as means over `block` tokens.
+struct PoolParams {
+  Rows from;
+  int64_t page = 0;
+  const int32_t* pages = nullptr;
+  int64_t pages_row = 0;
+  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  char* to = nullptr;  // [B, kv_heads, blocks, d] contiguous
+  int32_t kv_heads = 1, nk = 0, d = 0, block = 1, blocks = 0;
+  Type type = Type::bf16;
+  int64_t rows = 0;  // B * kv_heads * blocks
+};
+
+}  // namespace regard::cuda::sm80

@@ -1,0 +1,318 @@
+// cuda_sm80: a plan uploaded, and its launches.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "cuda/cuda.h"
+#include "cuda/device.h"
+#include "cuda/sm80/instance.h"
+#include "cuda/sm80/items.h"
+#include "cuda/views.h"
+#include "regard/status.h"
+
+namespace regard::cuda {
+namespace {
+
+using namespace sm80;  // NOLINT
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+Type type_of(DType t) {
+  return t == DType::f16 ? Type::f16 : t == DType::bf16 ? Type::bf16 : Type::f32;
+}
+
+// The first instance of the type that fits; `rows` together prefer the smallest tile that holds
+// them.
+const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows) {
+  const Instance* found = nullptr;
+  for (const Instance& i : instances()) {
+    if (i.type != type || i.dk < dk || i.dv < dv) continue;
+    if (found && (i.dk != found->dk || i.dv != found->dv)) break;
+    found = &i;
+    if (i.rows >= rows) break;
+  }
+  return found;
+}
+
+Rows rows_of(const View& v) {
+  return {static_cast<char*>(v.data), v.stride[0], v.stride[1], v.stride[2]};
+}
+
+int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// A tensor of the plan on the device: uploaded, or where the caller keeps it.
+struct Extra {
+  int64_t offset = -1;
+  Rows rows;
+  int64_t last = 0;
+
+  void put(const View& v, Upload* upload) {
+    if (!v) return;
+    if (v.device == Device::cuda) {
+      rows = rows_of(v);
+      if (v.size[0] == 1) rows.batch = 0;
+      if (v.size[1] == 1) rows.head = 0;
+      last = v.stride[3];
+      return;
+    }
+    int64_t stride[4];
+    offset = upload->put_view(v, stride);
+    rows = {nullptr, stride[0], stride[1], stride[2]};
+    last = stride[3];
+  }
+  Rows get(const Upload& upload) const {
+    Rows r = rows;
+    if (offset >= 0) r.data = const_cast<char*>(upload.at<char>(offset));
+    return r;
+  }
+};
+
+// One branch: its launches and where its scratch lies in the workspace.
+struct BranchWork {
+  const Instance* instance = nullptr;
+  Params params;
+  int64_t items = 0, slots = 0;
+  int most = 1;
+  int64_t acc_at = 0, head_at = 0;  // bytes into the workspace
+  bool pooled = false;
+  PoolParams pool_k, pool_v;
+  int64_t pool_k_at = 0, pool_v_at = 0;
+
+  // Offsets into the upload.
+  int64_t items_at = -1, lo = -1, hi = -1, sink = -1, index = -1, alibi = -1, position = -1,
+          bias_scale = -1, mask = -1, sink_logit = -1, rows_at = -1;
+  Extra bias, key_bias;
+};
+
+std::vector<float> scaled(const std::vector<float>& x, float by) {
+  std::vector<float> y(x);
+  for (float& v : y) v *= by;
+  return y;
+}
+
+std::vector<int32_t> positions(const Problem& p) {
+  std::vector<int32_t> position(static_cast<size_t>(p.nq));
+  for (int64_t i = 0; i < p.nq; ++i) position[size_t(i)] = int32_t(i + p.offset);
+  for (size_t s = 0; s + 1 < p.cu_q.size(); ++s)  // the last query meets the last key
+    for (int64_t i = p.cu_q[s]; i < p.cu_q[s + 1]; ++i)
+      position[size_t(i)] = int32_t(i - p.cu_q[s + 1] + p.cu_k[s + 1]);
+  return position;
+}
+
+// The keys' log-weights with ln(tokens a pooled key stands for), [1|B, 1|kv_heads, 1, blocks].
+Tensor pooled_key_bias(const Problem& p, const Branch& br, int64_t blocks) {
+  const View& own = br.score.key_bias.view;
+  Tensor t =
+      make_tensor(DType::f32, {own ? own.size[0] : 1, own ? own.size[1] : 1, 1, blocks});
+  for (int64_t b = 0; b < t.view.size[0]; ++b)
+    for (int64_t h = 0; h < t.view.size[1]; ++h) {
+      float* row = reinterpret_cast<float*>(t.view.at(b, h, 0));
+      if (own) read_row(own, b, h, 0, row);
+      for (int64_t j = 0; j < blocks; ++j)
+        row[j] += std::log(float(std::min<int64_t>(br.source.block, p.nk - j * br.source.block)));
+    }
+  return t;
+}
+
+class Sm80 : public Ready {
+ public:
+  Sm80(const Plan& plan, const Tensors& t)
+      : p_(plan.problem), device_(device_of(t.q.data)), combine_(plan.combine) {
+    const OnDevice here(device_);
+    type_ = type_of(t.q.dtype);
+    for (size_t n = 0; n < plan.branches.size(); ++n) add(plan, n, t);
+    gate_.put(plan.gate.view, &upload_);
+    upload_.send();
+    for (BranchWork& w : branches_) resolve(&w);
+  }
+
+  int64_t workspace() const override { return bytes_; }
+
+  void run(const Tensors& t, void* workspace, int64_t, void* stream) const override {
+    check_run(t, workspace, stream, device_);
+    const OnDevice here(device_);
+    char* const scratch = static_cast<char*>(workspace);
+    for (const BranchWork& w : branches_) {
+      Params p = w.params;
+      p.q = rows_of(t.q), p.k = rows_of(t.k), p.v = rows_of(t.v);
+      p.out = rows_of(t.out.out), p.lse = rows_of(t.out.lse);
+      p.pages = static_cast<const int32_t*>(t.pages.data);
+      p.k_page = p.k.batch, p.v_page = p.v.batch;
+      p.pages_row = t.pages.stride[0] / 4;
+      if (w.pooled) pool(w, scratch, stream, &p);
+      p.part_acc = reinterpret_cast<float*>(scratch + w.acc_at);
+      p.part_head = reinterpret_cast<float*>(scratch + w.head_at);
+      w.instance->launch(p, w.items, stream);
+      check(cudaPeekAtLastError(), "launch the attention kernel");
+    }
+    if (branches_[0].slots > 0) merge(t, scratch, stream);
+  }
+
+ private:
+  void add(const Plan& plan, size_t n, const Tensors& t) {
+    const Branch& br = plan.branches[n];
+    BranchWork& w = branches_.emplace_back();
+    const int64_t keys = source_keys(p_, br);
+    w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br));
+    const int per_sm = w.instance->prepare();
+    if (per_sm == 0)
+      throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));
+    const RowRanges ranges = row_ranges(p_, br);
+    const Items items = make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
+                                   int64_t(per_sm) * device_info(device_).sms,
+                                   combine_ != Combine::only);
+    w.items = int64_t(items.items.size()), w.slots = items.slots, w.most = items.most;
+    w.items_at = upload_.put(items.items);
+    if (items.slots > 0) w.rows_at = upload_.put(items.rows);
+    w.lo = upload_.put(ranges.lo), w.hi = upload_.put(ranges.hi);
+    w.sink = upload_.put(ranges.sink);
+    w.acc_at = reserve(w.slots * p_.dv * 4), w.head_at = reserve(w.slots * 8);
+    Params& p = w.params;
+    p.dk = int32_t(p_.dk), p.dv = int32_t(p_.dv), p.group = int32_t(p_.group());
+    p.nk = int32_t(keys);
+    p.out_type = type_of(t.out.out.dtype);
+    if (br.cover.list) {
+      w.index = upload_.put(br.cover.list->index);
+      p.bk = br.cover.list->bk;
+    }
+    if (t.pages) {
+      p.page_shift = std::countr_zero(uint64_t(t.k.size[2]));
+      p.page_mask = int32_t(t.k.size[2]) - 1;
+    }
+    if (br.source.kind == SourceKind::pooled) add_pool(&w, br.source.block, keys);
+    add_score(&w, br, keys);
+    add_norm(&w, br.norm);
+    if (const BitMask* m = br.rule.mask.get()) {
+      w.mask = upload_.put(m->words);
+      p.mask_row = m->words_per_row();
+      p.mask_head = m->heads == 1 ? 0 : m->nq * p.mask_row;
+      p.mask_batch = m->batch == 1 ? 0 : m->heads * m->nq * p.mask_row;
+    }
+  }
+
+  void add_score(BranchWork* w, const Branch& br, int64_t keys) {
+    const Score& s = br.score;
+    Params& p = w->params;
+    const bool pooled = br.source.kind == SourceKind::pooled;
+    p.plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && !pooled &&
+              p_.scale > 0;
+    p.c = p.plain ? p_.scale * kLog2e : 1;
+    p.factor = s.softcap > 0 ? p_.scale / s.softcap : p_.scale * kLog2e;
+    p.cap = s.softcap * kLog2e;
+    if (!s.alibi.empty()) {
+      w->alibi = upload_.put(scaled(s.alibi, kLog2e));
+      w->position = upload_.put(positions(p_));
+    }
+    w->bias.put(s.bias.view, &upload_);
+    p.bias_type = type_of(s.bias.view.dtype);
+    if (!s.bias_scale.empty()) w->bias_scale = upload_.put(s.bias_scale);
+    w->key_bias.put(pooled ? pooled_key_bias(p_, br, keys).view : s.key_bias.view, &upload_);
+  }
+
+  void add_norm(BranchWork* w, const Norm& norm) {
+    w->params.sigmoid = norm.kind == NormKind::sigmoid;
+    w->params.shift = norm.shift * kLog2e;
+    if (norm.kind == NormKind::softmax_sink)
+      w->sink_logit = upload_.put(scaled(norm.sink, kLog2e));
+  }
+
+  void add_pool(BranchWork* w, int block, int64_t blocks) {
+    w->pooled = true;
+    PoolParams& k = w->pool_k;
+    k.page_shift = w->params.page_shift, k.page_mask = w->params.page_mask;
+    k.kv_heads = int32_t(p_.kv_heads), k.nk = int32_t(p_.nk), k.type = type_;
+    k.block = block, k.blocks = int32_t(blocks), k.rows = p_.batch * p_.kv_heads * blocks;
+    w->pool_v = k;
+    k.d = int32_t(p_.dk), w->pool_v.d = int32_t(p_.dv);
+    w->pool_k_at = reserve(k.rows * p_.dk * 2), w->pool_v_at = reserve(k.rows * p_.dv * 2);
+    w->params.page_shift = 31, w->params.page_mask = 0x7fffffff;
+  }
+
+  int64_t reserve(int64_t bytes) {
+    const int64_t at = bytes_;
+    bytes_ += aligned(bytes);
+    return at;
+  }
+
+  // Offsets become addresses.
+  void resolve(BranchWork* w) const {
+    const auto to = [&](auto** field, int64_t offset) {
+      if (offset >= 0) *field = upload_.at<std::remove_cvref_t<decltype(**field)>>(offset);
+    };
+    Params& p = w->params;
+    to(&p.items, w->items_at), to(&p.lo, w->lo), to(&p.hi, w->hi), to(&p.sink, w->sink);
+    to(&p.index, w->index), to(&p.alibi, w->alibi), to(&p.position, w->position);
+    to(&p.bias_scale, w->bias_scale), to(&p.mask, w->mask), to(&p.sink_logit, w->sink_logit);
+    p.bias = w->bias.get(upload_), p.bias_key = w->bias.last;
+    p.key_bias = w->key_bias.get(upload_), p.key_bias.token = w->key_bias.last;
+  }
+
+  void pool(const BranchWork& w, char* scratch, void* stream, Params* p) const {
+    const auto one = [&](PoolParams pool, Rows* x, int64_t* page, int64_t at, int64_t d) {
+      pool.from = *x, pool.page = *page, pool.pages = p->pages, pool.pages_row = p->pages_row;
+      pool.to = scratch + at;
+      launch_pool(pool, stream);
+      check(cudaPeekAtLastError(), "launch the pooling kernel");
+      const int64_t head = pool.blocks * d * 2;
+      *x = {pool.to, p_.kv_heads * head, head, d * 2};
+      *page = 0;
+    };
+    one(w.pool_k, &p->k, &p->k_page, w.pool_k_at, p_.dk);
+    one(w.pool_v, &p->v, &p->v_page, w.pool_v_at, p_.dv);
+    p->pages = nullptr;
+  }
+
+  void merge(const Tensors& t, char* scratch, void* stream) const {
+    MergeParams m;
+    m.branches = int32_t(branches_.size()), m.heads = int32_t(p_.heads), m.nq = int32_t(p_.nq);
+    m.dv = int32_t(p_.dv), m.rows = p_.batch * p_.heads * p_.nq;
+    int most = 1;
+    for (size_t n = 0; n < branches_.size(); ++n) {
+      const BranchWork& w = branches_[n];
+      m.slots[n] = upload_.at<RowSlots>(w.rows_at);
+      m.acc[n] = reinterpret_cast<const float*>(scratch + w.acc_at);
+      m.head[n] = reinterpret_cast<const float*>(scratch + w.head_at);
+      m.sink_logit[n] = w.params.sink_logit, m.sigmoid[n] = w.params.sigmoid;
+      most = std::max(most, w.most);
+    }
+    if (combine_ == Combine::gated) m.gate = gate_.get(upload_);
+    m.out = rows_of(t.out.out), m.lse = rows_of(t.out.lse);
+    m.out_type = type_of(t.out.out.dtype);
+    launch_merge(m, most, stream);
+    check(cudaPeekAtLastError(), "launch the merge kernel");
+  }
+
+  const Problem p_;
+  const int device_;
+  const Combine combine_;
+  Type type_ = Type::bf16;
+  std::vector<BranchWork> branches_;
+  Upload upload_;
+  Extra gate_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+std::string sm80_refusal(const Plan& plan, const Tensors& t) {
+  if (std::string why = views_refusal(t); !why.empty()) return why;
+  const Problem& p = plan.problem;
+  if (p.dk % 8 != 0 || p.dv % 8 != 0 || !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1))
+    return fmt::format("head sizes {}:{}; accepted: multiples of 8 up to 576:512", p.dk, p.dv);
+  for (const Branch& b : plan.branches) {
+    const bool pooled = b.source.kind == SourceKind::pooled;
+    if (pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
+    if (pooled && b.score.key_bias && b.score.key_bias.view.device == Device::cuda)
+      return "key_bias on the GPU beside pooled keys; accepted: in the CPU's memory";
+    if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
+  }
+  return "";
+}
+
+std::unique_ptr<Ready> sm80_ready(const Plan& plan, const Tensors& t) {
+  return std::make_unique<Sm80>(plan, t);
+}
+
+}  // namespace regard::cuda

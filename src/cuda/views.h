@@ -1,0 +1,13 @@
+// What both implementations ask of views. Layer: cuda.
+#pragma once
+#include <string>
+
+#include "regard/plan.h"
+#include "regard/tensors.h"
+
+namespace regard::cuda {
+
+// Device, types, strides and pages that no kernel takes; empty: fine.
+std::string views_refusal(const Tensors& t);
+
+}  // namespace regard::cuda

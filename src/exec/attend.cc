@@ -48,6 +48,7 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;
+  if (br.cover.list) w.lists = {br.cover.list.get()};
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -121,6 +122,13 @@ void merge_rows(const Call& c, std::vector<Partials>* parts) {
 }
 
 void cpu_run(const Call& c) {
+  if (fusible(c.plan)) {
+    Prepared all;
+    prepare(c, 0, &all);
+    for (size_t n = 1; n < c.plan.branches.size(); ++n)
+      all.work.lists.push_back(c.plan.branches[n].cover.list.get());
+    return cpu::run(all.work);
+  }
   std::vector<Partials> parts;
   for (size_t n = 0; n < c.plan.branches.size(); ++n) {
     Prepared one;

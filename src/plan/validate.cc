@@ -22,8 +22,10 @@ class Checker {
     rule();
     score();
     norm();
-    if (b_.numeric != "f32")
-      refuse(fmt::format("numeric '{}' is unknown; accepted: f32", b_.numeric));
+    const std::vector<std::string>& known = numerics();
+    if (std::find(known.begin(), known.end(), b_.numeric) == known.end())
+      refuse(fmt::format("numeric '{}' is unknown; accepted: {}", b_.numeric,
+                         fmt::join(known, ", ")));
   }
 
  private:

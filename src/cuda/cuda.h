@@ -25,6 +25,9 @@ std::unique_ptr<Ready> sm90_ready(const Plan& plan, const Tensors& t);
 // Memory of the current device, and copies either way (by address) that return when they are done.
 std::shared_ptr<void> allocate(int64_t bytes);
 void copy(void* to, const void* from, int64_t bytes);
+// A contiguous copy on the current device, and a contiguous copy back.
+Tensor to_device(const View& host);
+Tensor to_host(const View& device);
 void synchronize(void* stream);
 
 std::string device_name();  // "NVIDIA H100 80GB HBM3, 132 SMs, sm_90"

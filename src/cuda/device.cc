@@ -125,6 +125,30 @@ void copy(void* to, const void* from, int64_t bytes) {
   if (bytes > 0) check(cudaMemcpy(to, from, size_t(bytes), cudaMemcpyDefault), "copy memory");
 }
 
+Tensor to_device(const View& host) {
+  const int64_t row = host.size[3] * info(host.dtype).bytes;
+  const Tensor packed = make_tensor(host.dtype, host.size);
+  for (int64_t a = 0; a < host.size[0]; ++a)
+    for (int64_t b = 0; b < host.size[1]; ++b)
+      for (int64_t c = 0; c < host.size[2]; ++c)
+        std::memcpy(packed.view.at(a, b, c), host.at(a, b, c), size_t(row));
+  const int64_t bytes = packed.view.stride[0] * host.size[0];
+  const std::shared_ptr<void> memory = allocate(bytes);
+  copy(memory.get(), packed.view.data, bytes);
+  Tensor t{packed.view, memory};
+  t.view.data = memory.get();
+  t.view.device = Device::cuda;
+  return t;
+}
+
+Tensor to_host(const View& device) {
+  Tensor t = make_tensor(device.dtype, device.size);
+  if (device.stride != t.view.stride)
+    throw Error("cuda: only contiguous tensors are copied back, not " + device.shape());
+  copy(t.view.data, device.data, t.view.stride[0] * t.view.size[0]);
+  return t;
+}
+
 void synchronize(void* stream) {
   check(cudaStreamSynchronize(cudaStream_t(stream)), "wait for the stream");
 }

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/half.h"
 #include "core/parallel.h"
 #include "ref/ref.h"
 
@@ -20,12 +21,20 @@ int64_t block_of(const Branch& br) {
   return br.source.kind == SourceKind::pooled ? br.source.block : 1;
 }
 
+float rounded(float x, DType t) {
+  if (t == DType::f16) return f16_to_f32(f32_to_f16(x));
+  if (t == DType::bf16) return bf16_to_f32(f32_to_bf16(x));
+  return x;
+}
+
 // One head's keys and values in f32, means over a block where the source is pooled.
 struct Keys {
   int64_t n = 0, dk = 0, dv = 0;
   std::vector<float> k, v, weight;
+  DType operands;
 
-  Keys(const Plan& plan, const View& kv, const View& vv, int64_t b, int64_t h) {
+  Keys(const Plan& plan, const View& kv, const View& vv, int64_t b, int64_t h, DType type)
+      : operands(type) {
     const Problem& p = plan.problem;
     const int64_t block = block_of(plan.branches[0]);
     n = (p.nk + block - 1) / block, dk = p.dk, dv = p.dv;
@@ -48,6 +57,7 @@ struct Keys {
       read_row(x, b, h, j, row.data());
       for (int64_t c = 0; c < d; ++c) (*to)[size_t(j / block * d + c)] += row[size_t(c)] / count;
     }
+    for (float& x : *to) x = rounded(x, operands);
   }
 };
 
@@ -111,8 +121,9 @@ Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float*
     if (x == -kInf) continue;
     const float w = sigmoid ? 1 / (1 + std::exp(-(x + norm.shift))) : std::exp(x - max);
     sum += w;
+    const float operand = rounded(w, keys.operands);
     for (int64_t c = 0; c < keys.dv; ++c) {
-      const float term = w * keys.v[size_t(j * keys.dv + c)];
+      const float term = operand * keys.v[size_t(j * keys.dv + c)];
       r.out[size_t(c)] += term;
       r.largest = std::max<double>(r.largest, std::abs(term));
     }
@@ -137,14 +148,14 @@ void raise(double* worst, double error) {
 }
 
 Yardstick measure(const Plan& plan, const View& q, const View& k, const View& v, const Out& want,
-                  int threads) {
+                  int threads, DType operands) {
   const Problem& p = plan.problem;
   const BitMask pairs = expand(plan, 0);
   Yardstick y;
   y.largest.resize(size_t(p.batch * p.heads * p.nq));
   for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
     const int64_t b = bh / p.heads, h = bh % p.heads;
-    const Keys keys(plan, k, v, b, h / p.group());
+    const Keys keys(plan, k, v, b, h / p.group(), operands);
     std::vector<Row> rows(size_t(p.nq));
     parallel_for(p.nq, threads, [&](int64_t i, int) {
       std::vector<float> query(size_t(p.dk));
@@ -195,13 +206,13 @@ class Comparison {
 }  // namespace
 
 Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
-              int threads) {
+              int threads, DType operands) {
   const Problem& p = plan.problem;
   const Tensor out = make_tensor(DType::f64, {p.batch, p.heads, p.nq, p.dv});
   const Tensor lse = make_tensor(DType::f64, {p.batch, p.heads, p.nq, 1});
   const Out want{out.view, lse.view, {}};
   attend(plan, q, k, v, want, threads);
-  const Yardstick y = measure(plan, q, k, v, want, threads);
+  const Yardstick y = measure(plan, q, k, v, want, threads, operands);
   constexpr double kUlp = 0x1p-23;
   const DType type = got.out.dtype;
   const double cast = type == DType::f16 ? 0x1p-11 : type == DType::bf16 ? 0x1p-8 : 0;

@@ -1,5 +1,5 @@
-// Judging a kernel: its error against the fp64 reference, measured by the error of a naive f32
-// implementation on the same inputs. Layer: ref.
+// Judging a kernel: its error against the fp64 reference, measured by the error of a naive
+// implementation of the same precision on the same inputs. Layer: ref.
 #pragma once
 #include <string>
 
@@ -18,7 +18,10 @@ struct Verdict {
 // `plan` has one branch. An output element may be off by twice the largest error of the naive
 // implementation, plus 4 ulps of its row's largest term weight * value, plus half an ulp of the
 // output's own type. NaN and infinities must be where the reference has them.
+//
+// `operands` is the type of what the kernel multiplies: the naive implementation rounds weights
+// (relative to the row's largest) and pooled keys and values to it, and adds in f32.
 Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
-              int threads);
+              int threads, DType operands = DType::f32);
 
 }  // namespace regard::ref

@@ -53,6 +53,8 @@ struct Params {
   const float* alibi = nullptr;        // [heads] on the device: adds -slope |i + offset - j|
   const float* sink_logit = nullptr;   // [heads] on the device: one more logit per row, no value
 
+  const char* force = nullptr;  // the name of one instance (instances.def); null: the fastest
+
   // Scratch of workspace(params) bytes, 16-byte aligned; its content on entry does not matter.
   void* workspace = nullptr;
   int32_t sms = 132;  // multiprocessors that the call may use

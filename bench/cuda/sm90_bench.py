@@ -1,16 +1,20 @@
 """Times the Hopper kernels beside cuDNN in one process on the same inputs (random normal).
 Usage: python3 sm90_bench.py LIBRARY WHAT... ; WHAT: d64 d128 d256 tiles band small, NAME=forced"""
+import ctypes
+import os
 import sys
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sm90_lib import Library, bench, graph, lists
+from sm90_lib import Library, bench, compare, graph, lists
 
 libs = [Library(p) for p in sys.argv[1].split(",")]
 lib = libs[0]
 what = sys.argv[2:]
+variants = os.environ.get("VARIANTS", "").split(",")
+setenv, unsetenv = ctypes.CDLL(None).setenv, ctypes.CDLL(None).unsetenv
 print(torch.cuda.get_device_name(), torch.__version__, torch.backends.cudnn.version())
 
 
@@ -25,6 +29,46 @@ def rand(b, h, n, d, dtype=torch.bfloat16):
     return torch.randn(b, h, n, d, device="cuda", dtype=dtype)
 
 
+def rates(named, flops, **more):
+    """A line of TFLOP/s; a function that refuses is shown with its reason."""
+    line, good = {}, []
+    for name, make in named:
+        try:
+            fn = make()
+            fn()
+            good.append((name, fn))
+        except Exception as e:
+            line[name] = str(e)[:60]
+    for (name, _), t in zip(good, compare([f for _, f in good], **more)):
+        line[name] = f"{flops / t / 1e12:4.0f}"
+    return "  ".join(f"{name} {line[name]}" for name, _ in named)
+
+
+def own(forced, *a, **k):
+    """Every library and every forced instance, as (name, maker)."""
+    out = []
+    for i, x in enumerate(libs):
+        for f in forced or [None]:
+            name = (f or "own") + (f"@{i}" if len(libs) > 1 else "")
+            for env in variants:
+                out.append((name + env, lambda x=x, f=f, env=env: with_env(env, x.call(*a, force=f, **k)[0])))
+    return out
+
+
+def with_env(env, fn):
+    """env: ':NAME=VALUE:...', set around every call (experiments)."""
+    pairs = [p.split("=") for p in env.split(":") if p]
+    if not pairs:
+        return fn
+    def run():
+        for n, v in pairs:
+            setenv(n.encode(), v.encode(), 1)
+        fn()
+        for n, _ in pairs:
+            unsetenv(n.encode())
+    return run
+
+
 def dense(d, lens, forced):
     h = 2048 // d
     for s in lens:
@@ -32,17 +76,8 @@ def dense(d, lens, forced):
         q, k, v = (rand(b, h, s, d) for _ in range(3))
         for causal in (False, True):
             flops = 4 * b * h * s * s * d * (0.5 if causal else 1)
-            row = f"d{d} {s} b{b} {'causal' if causal else 'full  '}:"
-            n = 15 if s < 32768 else 9
-            row += f" cuDNN {flops / bench(cudnn(q, k, v, causal), n) / 1e12:4.0f} |"
-            for x in libs:
-                for f in forced or [None]:
-                    try:
-                        t = bench(x.call(q, k, v, causal=causal, force=f)[0], n)
-                        row += f" {f or 'own'} {flops / t / 1e12:4.0f}"
-                    except Exception as e:
-                        row += f" {f} {str(e)[:60]}"
-            print(row, flush=True)
+            named = [("cuDNN", lambda: cudnn(q, k, v, causal))] + own(forced, q, k, v, causal=causal)
+            print(f"d{d} {s} b{b} {'causal' if causal else 'full  '}: {rates(named, flops)}", flush=True)
 
 
 def tiles(s, d, sizes, densities, h=16, forced=None):
@@ -55,14 +90,7 @@ def tiles(s, d, sizes, densities, h=16, forced=None):
             keep = torch.zeros(1, h, rows, cols, dtype=torch.bool)
             keep.scatter_(3, torch.rand(1, h, rows, cols).argsort(-1)[..., :n], True)
             t = lists(keep, bq, bk)
-            row += f"  {density}:"
-            for x in libs:
-                for f in forced or [None]:
-                    try:
-                        sec = bench(x.call(q, k, v, tiles=t, force=f)[0], 9)
-                        row += f" {4 * h * s * s * d * n / cols / sec / 1e12:.0f}"
-                    except Exception as e:
-                        row += " " + str(e)[:50]
+            row += f"  {density}: " + rates(own(forced, q, k, v, tiles=t), 4 * h * s * s * d * n / cols)
         print(row, flush=True)
 
 
@@ -71,9 +99,7 @@ def band(s, d, h=16):
     for w, sink in ((1024, 0), (1024, 64), (4096, 0)):
         pairs = w * s - w * (w - 1) / 2
         row = f"band {w} sink {sink} d{d} {s}:"
-        for x in libs:
-            sec = bench(x.call(q, k, v, causal=True, left=w - 1, sink=sink)[0], 9)
-            row += f" {4 * h * d * pairs / sec / 1e12:.0f}"
+        row += " " + rates(own(None, q, k, v, causal=True, left=w - 1, sink=sink), 4 * h * d * pairs)
         print(row, flush=True)
 
 

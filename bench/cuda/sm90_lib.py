@@ -112,3 +112,22 @@ def graph(fn, calls=20, n=15):
         for _ in range(calls):
             fn()
     return bench(g.replay, n) / calls
+
+
+def compare(fns, rounds=7, burst=3):
+    """Median seconds of a call of each function. They take turns, `burst` calls at a time after one
+    that is not timed, so that clocks and temperature are the same for all."""
+    times = [[] for _ in fns]
+    for fn in fns:
+        fn()
+    for _ in range(rounds):
+        for fn, out in zip(fns, times):
+            fn()
+            a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            a.record()
+            for _ in range(burst):
+                fn()
+            b.record()
+            torch.cuda.synchronize()
+            out.append(a.elapsed_time(b) / burst)
+    return [sorted(t)[len(t) // 2] * 1e-3 for t in times]

@@ -58,6 +58,9 @@ struct Call {
   int32_t float_out;
   float scale_log2;  // scale * log2(e); with hooks: 1
   float scale, softcap;
+#ifdef EXPERIMENT
+  int rotate;
+#endif
 };
 
 // What the producer tells the consumers about a tile of rows.

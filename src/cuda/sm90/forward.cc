@@ -193,6 +193,10 @@ void forward(const Params& p, cudaStream_t stream) {
   const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
   const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
   c.section = static_cast<int32_t>(std::min<int64_t>(pairs, heads_cached * c.sharing));
+#ifdef EXPERIMENT
+  if (const char* e = getenv("SECTION")) c.section = std::min(pairs, std::max(1, atoi(e)));
+  if (const char* e = getenv("ROTATE")) c.rotate = atoi(e);
+#endif
   c.offset = limit(p.offset);
   c.right = p.right < 0 ? kFar : limit(p.right + 1);
   c.left = p.left < 0 ? -kFar : limit(-p.left);

@@ -1,4 +1,4 @@
-// The kernel: one producer warp, kGroups consumer warpgroups. Layer: cuda (device code).
+// The kernel: two producer warps, kGroups consumer warpgroups. Layer: cuda (device code).
 #pragma once
 #include "cuda/sm90/consumer.h"
 #include "cuda/sm90/launch.h"
@@ -15,10 +15,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     ptx::prefetch(&c.q);
     ptx::prefetch(&c.k);
     ptx::prefetch(&c.v);
-    // Consumers give a slot back with one arrival a warp.
+    // Consumers give a slot back with one arrival a warp; the values' producer reads the works too.
     for (int i = 0; i < S::kQStages; ++i) {
       ptx::init(&m.q_full[i], 1);
-      ptx::init(&m.q_empty[i], 4 * S::kGroups);
+      ptx::init(&m.q_empty[i], 4 * S::kGroups + 1);
     }
     for (int i = 0; i < S::kKvStages; ++i) {
       ptx::init(&m.k_full[i], 1);
@@ -31,7 +31,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   __syncthreads();
   if (threadIdx.x < 128) {
     ptx::give_registers<S::kProducerRegisters>();
-    if (threadIdx.x < 32) produce<S>(c, m);
+    if (threadIdx.x < 32) {
+      produce_keys<S>(c, m);
+    } else if (threadIdx.x < 64) {
+      produce_values<S>(c, m);
+    }
   } else {
     ptx::take_registers<S::kConsumerRegisters>();
     Consumer<S>(c, m).run();

@@ -1,4 +1,4 @@
-// The producer warp: hands out works, walks the cover, and keeps the copies in flight.
+// The producer warps: hand out works, walk the cover, and keep the copies in flight.
 // Covers live here alone: consumers see steps of keys. Layer: cuda (device code).
 #pragma once
 #include "cuda/ptx.h"
@@ -36,6 +36,9 @@ class Steps {
       sinks_ = min(end_, static_cast<int>((min(int64_t{c.sink}, most) + S::kKeys - 1) / S::kKeys));
       begin_ = max(sinks_, static_cast<int>(min(least / S::kKeys, int64_t{end_})));
       count = end_ - begin_ + sinks_;
+#ifdef EXPERIMENT
+      rot_ = c.rotate ? static_cast<int>((blockIdx.x * static_cast<int64_t>(count)) / gridDim.x) / c.rotate % max(1, count) : 0;
+#endif
     }
   }
   // Called for t = 0, 1, ... by the whole warp.
@@ -60,7 +63,14 @@ class Steps {
       }
       if (kPieces == 1) s.key[1] = s.key[0];
     } else {
-      const int tile = t < end_ - begin_ ? end_ - 1 - t : sinks_ - 1 - (t - (end_ - begin_));
+      const int window = end_ - begin_;
+      int tile = sinks_ - 1 - (t - window);
+      if (t < window) {
+        tile = end_ - 1 - t;
+#ifdef EXPERIMENT
+        if (rot_) { int r = t + rot_; if (r >= window) r -= window; tile = end_ - 1 - r; }
+#endif
+      }
       const int key = tile * S::kKeys;
       s.key[0] = key;
       s.key[1] = key + (kPieces == 2 ? S::kPiece : 0);
@@ -80,6 +90,9 @@ class Steps {
     return e < entries_ ? list_[entries_ - 1 - e] : 0;
   }
   int lane_;
+#ifdef EXPERIMENT
+  int rot_ = 0;
+#endif
   int64_t high_, low_;
   int sink_, nk_;
   const uint32_t* list_ = nullptr;
@@ -114,34 +127,41 @@ __device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
   return w.row < w.rows;
 }
 
+// Loads one step's keys (or values), piece by piece. Called by one lane.
 template <class S>
-__device__ __forceinline__ void produce(const Call& c, Storage<S>& m) {
+__device__ __forceinline__ void load_step(const CUtensorMap& map, uint8_t* to, uint64_t* bar,
+                                          const Step& s, int first, int head, int batch) {
+  ptx::arrive_expect(bar, S::kKvBytes);
+#pragma unroll
+  for (int i = 0; i < Steps<S>::kPieces; ++i) {
+    // A missing piece: any finite keys, as all of its pairs are masked.
+    const int key = s.key[i] == Steps<S>::kNoKey ? s.key[0] : s.key[i];
+#pragma unroll
+    for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
+      ptx::load4(ptx::shared(to) + chunk * S::kKeys * 128 + i * S::kPiece * 128, &map, bar,
+                 chunk * 64, first + key, head, batch);
+    }
+  }
+}
+
+// The first producer warp: works, queries and keys.
+template <class S>
+__device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
   const bool leader = (threadIdx.x & 31) == 0;
   Ring<S::kQStages> q;
-  Ring<S::kKvStages> k, v;
+  Ring<S::kKvStages> k;
   int slot = 0;
-  const auto load = [&](const CUtensorMap& map, uint8_t* to, uint64_t* bar, const Step& s, int head,
-                        int batch, int k0) {
-    ptx::arrive_expect(bar, S::kKvBytes);
-#pragma unroll
-    for (int i = 0; i < Steps<S>::kPieces; ++i) {
-      // A missing piece: any finite keys, as all of its pairs are masked.
-      const int key = s.key[i] == Steps<S>::kNoKey ? s.key[0] : s.key[i];
-#pragma unroll
-      for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
-        ptx::load4(ptx::shared(to) + chunk * S::kKeys * 128 + i * S::kPiece * 128, &map, bar,
-                   chunk * 64, k0 + key, head, batch);
-      }
-    }
-  };
-
   int number = blockIdx.x;
   while (number < c.works) {
     Work w;
     const bool exists = describe<S>(c, number, w);
     int next = number + gridDim.x;
-    if (c.counter && leader) next = atomicAdd(c.counter, 1) + gridDim.x;
-    if (exists) {
+    const auto draw = [&] {
+      if (c.counter && leader) next = atomicAdd(c.counter, 1) + gridDim.x;
+    };
+    if (!exists) {
+      draw();
+    } else {
       Steps<S> steps(c, w);
       w.steps = steps.count;
       const int kv_head = w.head / c.sharing;
@@ -168,27 +188,18 @@ __device__ __forceinline__ void produce(const Call& c, Storage<S>& m) {
       }
       q.advance();
       slot = (slot + 1) % kWorkSlots;
-
-      Step before;
+      // The next work is drawn late, for balance, but early enough to hide the atomic's latency.
+      const int draw_at = max(0, w.steps - 4);
+      if (w.steps == 0) draw();
       for (int t = 0; t < w.steps; ++t) {
+        if (t == draw_at) draw();
         const Step s = steps.at(t);
         ptx::wait(&m.k_empty[k.slot], k.phase ^ 1);
         if (leader) {
           m.step[k.slot] = s;
-          load(c.k, m.k[k.slot], &m.k_full[k.slot], s, kv_head, batch, k0);
+          load_step<S>(c.k, m.k[k.slot], &m.k_full[k.slot], s, k0, kv_head, batch);
         }
         k.advance();
-        if (t > 0) {
-          ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
-          if (leader) load(c.v, m.v[v.slot], &m.v_full[v.slot], before, kv_head, batch, k0);
-          v.advance();
-        }
-        before = s;
-      }
-      if (w.steps > 0) {
-        ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
-        if (leader) load(c.v, m.v[v.slot], &m.v_full[v.slot], before, kv_head, batch, k0);
-        v.advance();
       }
     }
     number = c.counter ? __shfl_sync(~0u, next, 0) : next;
@@ -197,6 +208,35 @@ __device__ __forceinline__ void produce(const Call& c, Storage<S>& m) {
   if (leader) {
     m.work[slot].steps = -1;
     ptx::arrive(&m.q_full[q.slot]);
+  }
+}
+
+// The second producer warp: values, for the works that the first one announces.
+template <class S>
+__device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
+  const bool leader = (threadIdx.x & 31) == 0;
+  Ring<S::kQStages> q;
+  Ring<S::kKvStages> v;
+  int slot = 0;
+  while (true) {
+    ptx::wait(&m.q_full[q.slot], q.phase);
+    const Work w = m.work[slot];
+    __syncwarp();
+    if (leader) ptx::arrive(&m.q_empty[q.slot]);
+    q.advance();
+    slot = (slot + 1) % kWorkSlots;
+    if (w.steps < 0) return;
+    if (w.steps == 0) continue;
+    Steps<S> steps(c, w);
+    const int kv_head = w.head / c.sharing;
+    const int batch = c.cu_q ? 0 : w.batch;
+    const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
+    for (int t = 0; t < w.steps; ++t) {
+      const Step s = steps.at(t);
+      ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
+      if (leader) load_step<S>(c.v, m.v[v.slot], &m.v_full[v.slot], s, k0, kv_head, batch);
+      v.advance();
+    }
   }
 }
 

@@ -1,0 +1,109 @@
+// What a kernel receives, and how it lays out shared memory. Layer: cuda.
+#pragma once
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace regard::cuda::sm90 {
+
+// A kernel's shape. One block: a producer warp and `kGroups` warpgroups of 64 query rows each.
+template <class T, int kHead, int kGroups_, int kKeys_, int kPiece_, int kKvStages_, int kQStages_,
+          bool kHooks_>
+struct Shape {
+  using Element = T;
+  static constexpr int kD = kHead;            // head size, padded: 64, 128 or 256
+  static constexpr int kGroups = kGroups_;    // consumer warpgroups
+  static constexpr int kRows = 64 * kGroups;  // query rows a block
+  static constexpr int kKeys = kKeys_;        // keys a step
+  static constexpr int kPiece = kPiece_;      // consecutive keys a copy; kKeys / kPiece: 1 or 2
+  static constexpr int kKvStages = kKvStages_;
+  static constexpr int kQStages = kQStages_;  // 2: the next rows' first QK overlaps the last PV
+  static constexpr bool kHooks = kHooks_;     // soft-cap and ALiBi
+
+  static constexpr int kThreads = 128 * (kGroups + 1);
+  static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
+  static constexpr int kProducerRegisters = kGroups == 3 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kGroups == 3 ? 160 : kGroups == 2 ? 232 : 216;
+  static constexpr int kQBytes = kRows * kD * 2;
+  static constexpr int kKvBytes = kKeys * kD * 2;
+  static constexpr int kPieceBytes = kPiece * kD * 2;
+};
+
+// The arguments of a launch. Rows are "packed": the heads of a group that share a KV head take
+// turns, packed row r is query r >> pack of head `head + (r & (1 << pack) - 1)`.
+struct Call {
+  alignas(64) CUtensorMap q;  // [d, 1 << pack, nq, heads >> pack, batch]
+  alignas(64) CUtensorMap k;  // [d, nk, kv_heads, batch]
+  alignas(64) CUtensorMap v;
+  void* out;
+  int64_t out_batch, out_head, out_row;
+  float* lse;
+  int64_t lse_head;  // rows of lse a head: nq, or all sequences' queries
+  const int32_t* cu_q;
+  const int32_t* cu_k;
+  const int64_t* start;
+  const uint32_t* index;
+  const float* alibi;
+  const float* sink_logit;
+  int32_t* counter;  // next work to hand out; null: works are dealt by block number
+  int32_t nq, nk, dv, pack;
+  int32_t heads;     // packed heads: query heads >> pack
+  int32_t sharing;   // packed heads that share a KV head
+  int32_t tiles;     // tiles of kRows packed rows a head
+  int32_t works;     // tiles * packed heads * batch (or sequences)
+  int32_t section;   // (batch, head) pairs whose K and V should stay in L2 together
+  // Key j is read by query i when j < nk, j < i + right and (j >= i + left or j < sink).
+  int32_t offset, left, right, sink;
+  int32_t list_batch, list_heads, list_rows, bq, bk;
+  int32_t float_out;
+  float scale_log2;  // scale * log2(e); with hooks: 1
+  float scale, softcap;
+#ifdef EXPERIMENT
+  int rotate;
+#endif
+};
+
+// What the producer tells the consumers about a tile of rows.
+struct Work {
+  int32_t steps;  // steps of kKeys keys; 0: no key at all; -1: no more work
+  int32_t row;    // first packed row
+  int32_t rows;   // packed rows of this sequence
+  int32_t nk;     // keys of this sequence
+  int32_t head;   // packed head
+  int32_t batch;  // batch item
+  int32_t q0;     // this sequence's first row in q, out and lse
+  int32_t shift;  // added to left and right: offset of this sequence
+};
+// ... and about a step: the first key of each piece; `mask`: some pair may not be allowed.
+struct Step {
+  int32_t key[2];
+  int32_t mask;
+};
+
+constexpr int kWorkSlots = 4;  // more than kQStages + 1: a slot outlives its Q
+
+template <class S>
+struct Storage {
+  alignas(1024) uint8_t q[S::kQStages][S::kQBytes];
+  alignas(1024) uint8_t k[S::kKvStages][S::kKvBytes];
+  alignas(1024) uint8_t v[S::kKvStages][S::kKvBytes];
+  uint64_t q_full[S::kQStages], q_empty[S::kQStages];
+  uint64_t k_full[S::kKvStages], k_empty[S::kKvStages];
+  uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];
+  Work work[kWorkSlots];
+  Step step[S::kKvStages];
+};
+
+// A position in a ring of kStages slots, with the phase of its mbarriers.
+template <int kStages>
+struct Ring {
+  uint32_t slot = 0, phase = 0;
+  __device__ __forceinline__ void advance() {
+    if (++slot == kStages) {
+      slot = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+}  // namespace regard::cuda::sm90

@@ -1,0 +1,222 @@
+#include <cuda.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "cuda/sm90/launch.h"
+#include "cuda/sm90/params.h"
+
+namespace regard::cuda::sm90 {
+
+#define REGARD_SM90(NAME, ...) extern const Instance NAME;
+#include "cuda/sm90/instances.def"
+#undef REGARD_SM90
+#define REGARD_SM90(NAME, ...) &NAME,
+const Instance* const kInstances[] = {
+#include "cuda/sm90/instances.def"
+};
+#undef REGARD_SM90
+const int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
+
+namespace {
+
+constexpr int kFar = 1 << 30;  // no limit
+constexpr int64_t kCached = 24 << 20;  // bytes of K and V kept in flight in L2 (50 MB)
+
+// Heads of a group that take turns as rows of a tile, as a power of two: the fewest that fill
+// tiles of `rows` rows to within a tenth of the best.
+int packing(const Params& p, int rows) {
+  int most = 0;
+  const int group = p.heads / p.kv_heads;
+  while (group % (2 << most) == 0 && 2 << most <= 64) ++most;
+  if (p.start && p.list_heads > p.kv_heads) most = 0;
+  const auto filled = [&](int pack) {
+    const double n = static_cast<double>(p.cu_q ? p.max_nq : p.nq) * (1 << pack);
+    return n / (std::ceil(n / rows) * rows);
+  };
+  double best = 0;
+  for (int i = 0; i <= most; ++i) best = std::max(best, filled(i));
+  int pack = 0;
+  while (filled(pack) < 0.9 * best) ++pack;
+  // A tile of rows lies in one row of the list.
+  while (p.start && pack < most && (static_cast<int64_t>(p.bq) << pack) % rows != 0) ++pack;
+  return pack;
+}
+
+bool fits(const Params& p, const Instance& i) {
+  const int d = std::max(p.dk, p.dv);
+  const bool hooks = p.softcap > 0 || p.alibi;
+  if (i.type != static_cast<int>(p.type) || i.hooks != hooks) return false;
+  if (i.d != (d <= 64 ? 64 : d <= 128 ? 128 : 256)) return false;
+  if (!p.start) return true;
+  return p.bk % i.piece == 0 && (static_cast<int64_t>(p.bq) << packing(p, i.rows)) % i.rows == 0;
+}
+
+const Instance* choose(const Params& p) {
+  const Instance* best = nullptr;
+  for (int i = 0; i < kInstanceCount; ++i) {
+    const Instance& x = *kInstances[i];
+    if (p.force && std::strcmp(p.force, x.name) != 0) continue;
+    if (!best && fits(p, x)) best = &x;
+  }
+  return best;
+}
+
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
+                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
+                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
+                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+Encode encoder() {
+  static const Encode f = [] {
+    void* p = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000,
+                                           cudaEnableDefault, &found),
+          "cuTensorMapEncodeTiled");
+    return reinterpret_cast<Encode>(p);
+  }();
+  return f;
+}
+
+// sizes and strides (elements, of axes 1 and up), innermost axis first.
+void describe(CUtensorMap* map, Type type, void* data, int rank, const int64_t* sizes,
+              const int64_t* strides, const int* box) {
+  cuuint64_t size[5], stride[4];
+  cuuint32_t boxes[5], steps[5];
+  for (int i = 0; i < rank; ++i) {
+    size[i] = sizes[i];
+    boxes[i] = box[i];
+    steps[i] = 1;
+    // The stride of an axis of one element is never used, but must be legal.
+    if (i > 0) stride[i - 1] = 2 * (sizes[i] == 1 ? 8 : strides[i - 1]);
+  }
+  const CUresult r = encoder()(
+      map, type == Type::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+      rank, data, size, stride, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (r != CUDA_SUCCESS) {
+    throw Error("cuda_sm90 forward: cuTensorMapEncodeTiled failed with code " + std::to_string(r));
+  }
+}
+
+int32_t limit(int64_t x) {
+  return static_cast<int32_t>(std::clamp<int64_t>(x, -kFar, kFar));
+}
+
+std::string shape(const Params& p) {
+  return "b" + std::to_string(p.batch) + " h" + std::to_string(p.heads) + ":" +
+         std::to_string(p.kv_heads) + " nq" + std::to_string(p.nq) + " nk" + std::to_string(p.nk) +
+         " dk" + std::to_string(p.dk) + " dv" + std::to_string(p.dv);
+}
+
+bool aligned(const Tensor& t, int element, int heads, int batch) {
+  const auto ok = [&](int64_t stride) { return stride * element % 16 == 0 && stride >= 0; };
+  return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && ok(t.row) && (heads == 1 || ok(t.head)) &&
+         (batch == 1 || ok(t.batch));
+}
+
+}  // namespace
+
+std::string refusal(const Params& p) {
+  const auto no = [&](const std::string& why) { return "cuda_sm90: " + shape(p) + ": " + why; };
+  if (p.type == Type::f32) return no("q, k, v are f32; bf16 and f16 are accepted");
+  if (p.out_type != p.type && p.out_type != Type::f32) {
+    return no("the output's type is neither that of q nor f32");
+  }
+  if (p.nq <= 0 || p.nk < 0 || p.nq >= kFar || p.nk >= kFar) return no("sizes up to 2^30 rows");
+  if (p.dk % 8 != 0 || p.dv % 8 != 0 || p.dk <= 0 || p.dv <= 0 || std::max(p.dk, p.dv) > 256) {
+    return no("head sizes are multiples of 8 up to 256");
+  }
+  if (p.kv_heads <= 0 || p.heads % p.kv_heads != 0) return no("kv_heads must divide heads");
+  if (!(p.scale > 0)) return no("scale must be positive");
+  const int out_size = p.out_type == Type::f32 ? 4 : 2;
+  if (!aligned(p.q, 2, p.heads, p.batch) || !aligned(p.k, 2, p.kv_heads, p.batch) ||
+      !aligned(p.v, 2, p.kv_heads, p.batch) || !aligned(p.out, out_size, p.heads, p.batch)) {
+    return no("pointers and strides must be multiples of 16 bytes");
+  }
+  if (p.cu_q && (p.batch != 1 || !p.cu_k)) return no("packed sequences take batch 1, cu_q and cu_k");
+  if (p.start && p.cu_q) return no("tiles of packed sequences are not accepted");
+  if (p.start && !choose(p)) {
+    return no("tiles of " + std::to_string(p.bq) + " x " + std::to_string(p.bk) +
+              "; multiples of 64 x 64 (head size up to 128) and 128 x 64 are accepted");
+  }
+  if (!choose(p)) return no("no instance" + std::string(p.force ? p.force : ""));
+  return "";
+}
+
+size_t workspace(const Params&) { return 16; }
+
+void forward(const Params& p, cudaStream_t stream) {
+  if (const std::string why = refusal(p); !why.empty()) throw Error(why);
+  const Instance& x = *choose(p);
+  const int pack = packing(p, x.rows), turns = 1 << pack;
+  Call c{};
+  {
+    const int64_t sizes[] = {p.dk, turns, p.nq, p.heads / turns, std::max(p.batch, 1)};
+    const int64_t strides[] = {p.q.head, p.q.row, p.q.head * turns, p.q.batch};
+    const int box[] = {64, turns, 64 / turns, 1, 1};
+    describe(&c.q, p.type, p.q.data, 5, sizes, strides, box);
+  }
+  const auto keys = [&](CUtensorMap* map, const Tensor& t, int d) {
+    const int64_t sizes[] = {d, std::max<int64_t>(p.nk, 1), p.kv_heads, p.batch};
+    const int64_t strides[] = {t.row, t.head, t.batch};
+    const int box[] = {64, x.piece, 1, 1};
+    describe(map, p.type, t.data, 4, sizes, strides, box);
+  };
+  keys(&c.k, p.k, p.dk);
+  keys(&c.v, p.v, p.dv);
+  c.out = p.out.data;
+  c.out_batch = p.out.batch;
+  c.out_head = p.out.head;
+  c.out_row = p.out.row;
+  c.lse = p.lse;
+  c.lse_head = p.nq;
+  c.cu_q = p.cu_q;
+  c.cu_k = p.cu_k;
+  c.start = p.start;
+  c.index = p.index;
+  c.alibi = p.alibi;
+  c.sink_logit = p.sink_logit;
+  c.nq = static_cast<int32_t>(p.nq);
+  c.nk = static_cast<int32_t>(p.nk);
+  c.dv = p.dv;
+  c.pack = pack;
+  c.heads = p.heads >> pack;
+  c.sharing = (p.heads / p.kv_heads) >> pack;
+  const int64_t most_q = p.cu_q ? p.max_nq : p.nq;
+  const int pairs = c.heads * (p.cu_q ? p.sequences : p.batch);
+  c.tiles = static_cast<int32_t>((most_q * turns + x.rows - 1) / x.rows);
+  c.works = c.tiles * pairs;
+  const bool uneven = p.start || p.cu_q || p.right >= 0 || p.left >= 0;
+  const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
+  const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
+  c.section = static_cast<int32_t>(std::min<int64_t>(pairs, heads_cached * c.sharing));
+#ifdef EXPERIMENT
+  if (const char* e = getenv("SECTION")) c.section = std::min(pairs, std::max(1, atoi(e)));
+  if (const char* e = getenv("ROTATE")) c.rotate = atoi(e);
+#endif
+  c.offset = limit(p.offset);
+  c.right = p.right < 0 ? kFar : limit(p.right + 1);
+  c.left = p.left < 0 ? -kFar : limit(-p.left);
+  c.sink = p.left < 0 ? 0 : limit(p.sink);
+  c.list_batch = static_cast<int32_t>(p.list_batch);
+  c.list_heads = static_cast<int32_t>(p.list_heads);
+  c.list_rows = static_cast<int32_t>(p.list_rows);
+  c.bq = p.bq;
+  c.bk = p.bk;
+  c.float_out = p.out_type == Type::f32;
+  constexpr float kLog2e = 1.4426950408889634f;
+  c.scale = p.scale;
+  c.softcap = p.softcap;
+  c.scale_log2 = x.hooks ? 1.f : p.scale * kLog2e;
+  const int blocks = std::min(c.works, p.sms * x.blocks);
+  if (c.works > blocks && p.workspace) {
+    c.counter = static_cast<int32_t*>(p.workspace);
+    check(cudaMemsetAsync(c.counter, 0, sizeof(int32_t), stream), "cudaMemsetAsync");
+  }
+  x.launch(c, blocks, stream);
+}
+
+}  // namespace regard::cuda::sm90

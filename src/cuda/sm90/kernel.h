@@ -1,0 +1,57 @@
+// The kernel: two producer warps, kGroups consumer warpgroups. Layer: cuda (device code).
+#pragma once
+#include "cuda/sm90/consumer.h"
+#include "cuda/sm90/launch.h"
+#include "cuda/sm90/producer.h"
+
+namespace regard::cuda::sm90 {
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
+    attention(const __grid_constant__ Call c) {
+  extern __shared__ uint8_t raw[];
+  Storage<S>& m = *reinterpret_cast<Storage<S>*>(raw + (-ptx::shared(raw) & 1023));
+  if (threadIdx.x == 0) {
+    ptx::prefetch(&c.q);
+    ptx::prefetch(&c.k);
+    ptx::prefetch(&c.v);
+    // Consumers give a slot back with one arrival a warp; the values' producer reads the works too.
+    for (int i = 0; i < S::kQStages; ++i) {
+      ptx::init(&m.q_full[i], 1);
+      ptx::init(&m.q_empty[i], 4 * S::kGroups + 1);
+    }
+    for (int i = 0; i < S::kKvStages; ++i) {
+      ptx::init(&m.k_full[i], 1);
+      ptx::init(&m.k_empty[i], 4 * S::kGroups);
+      ptx::init(&m.v_full[i], 1);
+      ptx::init(&m.v_empty[i], 4 * S::kGroups);
+    }
+    ptx::fence_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    ptx::give_registers<S::kProducerRegisters>();
+    if (threadIdx.x < 32) {
+      produce_keys<S>(c, m);
+    } else if (threadIdx.x < 64) {
+      produce_values<S>(c, m);
+    }
+  } else {
+    ptx::take_registers<S::kConsumerRegisters>();
+    Consumer<S>(c, m).run();
+  }
+}
+
+// Host side of one instance.
+template <class S>
+void launch(const Call& c, int blocks, cudaStream_t stream) {
+  // 1023: the base of dynamic shared memory is only 16-byte aligned by contract.
+  constexpr int kBytes = sizeof(Storage<S>) + 1023;
+  static const cudaError_t ready = cudaFuncSetAttribute(
+      attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  check(ready, "cudaFuncSetAttribute");
+  attention<S><<<blocks, S::kThreads, kBytes, stream>>>(c);
+  check(cudaGetLastError(), "launch");
+}
+
+}  // namespace regard::cuda::sm90

@@ -1,0 +1,243 @@
+// The producer warps: hand out works, walk the cover, and keep the copies in flight.
+// Covers live here alone: consumers see steps of keys. Layer: cuda (device code).
+#pragma once
+#include "cuda/ptx.h"
+#include "cuda/sm90/call.h"
+
+namespace regard::cuda::sm90 {
+
+// The steps of one tile of rows, in reading order: rightmost keys first, so that the tiles cut by
+// the causal diagonal come first.
+template <class S>
+class Steps {
+ public:
+  __device__ Steps(const Call& c, const Work& w) : lane_(threadIdx.x & 31) {
+    const int first = w.row >> c.pack;
+    const int last = (min(w.row + S::kRows, w.rows) - 1) >> c.pack;
+    // Keys that every row reads: [low_, high_) and below sink.
+    high_ = min(static_cast<int64_t>(w.nk), first + static_cast<int64_t>(w.shift) + c.right);
+    low_ = last + static_cast<int64_t>(w.shift) + c.left;
+    sink_ = c.sink;
+    nk_ = w.nk;
+    if (c.start) {
+      const int64_t b = c.list_batch == 1 ? 0 : w.batch;
+      const int64_t h = static_cast<int64_t>(w.head) * c.list_heads / c.heads;
+      const int64_t id = (b * c.list_heads + h) * c.list_rows + first / c.bq;
+      list_ = c.index + c.start[id];
+      entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
+      pieces_an_entry_ = c.bk / S::kPiece;
+      count = (entries_ * pieces_an_entry_ + kPieces - 1) / kPieces;
+      fetched_ = fetch(0);
+    } else {
+      const int64_t most =
+          max(int64_t{0}, min(static_cast<int64_t>(w.nk), last + int64_t{w.shift} + c.right));
+      const int64_t least = max(int64_t{0}, first + int64_t{w.shift} + c.left);
+      end_ = static_cast<int>((most + S::kKeys - 1) / S::kKeys);
+      sinks_ = min(end_, static_cast<int>((min(int64_t{c.sink}, most) + S::kKeys - 1) / S::kKeys));
+      begin_ = max(sinks_, static_cast<int>(min(least / S::kKeys, int64_t{end_})));
+      count = end_ - begin_ + sinks_;
+#ifdef EXPERIMENT
+      rot_ = c.rotate ? static_cast<int>((blockIdx.x * static_cast<int64_t>(count)) / gridDim.x) / c.rotate % max(1, count) : 0;
+#endif
+    }
+  }
+  // Called for t = 0, 1, ... by the whole warp.
+  __device__ Step at(int t) {
+    Step s;
+    if (list_) {
+      s.mask = 0;
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        const int p = t * kPieces + i;
+        const int entry = min(p / pieces_an_entry_, entries_ - 1);
+        if (entry >> 5 != block_) {
+          block_ = entry >> 5;
+          fetched_ = fetch(block_);
+        }
+        const uint32_t tile = __shfl_sync(~0u, fetched_, entry & 31);
+        const int inside = p % pieces_an_entry_;
+        const int key = (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
+        const bool missing = p >= entries_ * pieces_an_entry_;
+        s.key[i] = missing ? kNoKey : key;
+        s.mask |= (tile >> 31) | (key + S::kPiece > nk_) | missing;
+      }
+      if (kPieces == 1) s.key[1] = s.key[0];
+    } else {
+      const int window = end_ - begin_;
+      int tile = sinks_ - 1 - (t - window);
+      if (t < window) {
+        tile = end_ - 1 - t;
+#ifdef EXPERIMENT
+        if (rot_) { int r = t + rot_; if (r >= window) r -= window; tile = end_ - 1 - r; }
+#endif
+      }
+      const int key = tile * S::kKeys;
+      s.key[0] = key;
+      s.key[1] = key + (kPieces == 2 ? S::kPiece : 0);
+      s.mask = key + S::kKeys > high_ || (key < low_ && key + S::kKeys > sink_);
+    }
+    return s;
+  }
+  int count = 0;
+
+  static constexpr int kPieces = S::kKeys / S::kPiece;
+  static constexpr int kNoKey = 1 << 30;  // beyond every limit: masked
+
+ private:
+  __device__ uint32_t fetch(int block) const {
+    const int e = block * 32 + lane_;
+    // The last entries first, as the ranges below.
+    return e < entries_ ? list_[entries_ - 1 - e] : 0;
+  }
+  int lane_;
+#ifdef EXPERIMENT
+  int rot_ = 0;
+#endif
+  int64_t high_, low_;
+  int sink_, nk_;
+  const uint32_t* list_ = nullptr;
+  int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
+  uint32_t fetched_ = 0;
+  int begin_ = 0, end_ = 0, sinks_ = 0;
+};
+
+// Work number -> rows. Inside a section, longest (last) tiles first; false: no such rows.
+template <class S>
+__device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
+  const int a_section = c.section * c.tiles;
+  const int section = number / a_section, inside = number % a_section;
+  const int pairs = c.works / c.tiles;  // (batch, head) pairs
+  const int wide = min(c.section, pairs - section * c.section);
+  const int pair = section * c.section + inside % wide;
+  w.row = (c.tiles - 1 - inside / wide) * S::kRows;
+  w.head = pair % c.heads;
+  w.batch = pair / c.heads;
+  if (c.cu_q) {
+    const int s = w.batch;
+    w.q0 = c.cu_q[s];
+    w.rows = (c.cu_q[s + 1] - w.q0) << c.pack;
+    w.nk = c.cu_k[s + 1] - c.cu_k[s];
+    w.shift = w.nk - (w.rows >> c.pack);
+  } else {
+    w.q0 = 0;
+    w.rows = c.nq << c.pack;
+    w.nk = c.nk;
+    w.shift = c.offset;
+  }
+  return w.row < w.rows;
+}
+
+// Loads one step's keys (or values), piece by piece. Called by one lane.
+template <class S>
+__device__ __forceinline__ void load_step(const CUtensorMap& map, uint8_t* to, uint64_t* bar,
+                                          const Step& s, int first, int head, int batch) {
+  ptx::arrive_expect(bar, S::kKvBytes);
+#pragma unroll
+  for (int i = 0; i < Steps<S>::kPieces; ++i) {
+    // A missing piece: any finite keys, as all of its pairs are masked.
+    const int key = s.key[i] == Steps<S>::kNoKey ? s.key[0] : s.key[i];
+#pragma unroll
+    for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
+      ptx::load4(ptx::shared(to) + chunk * S::kKeys * 128 + i * S::kPiece * 128, &map, bar,
+                 chunk * 64, first + key, head, batch);
+    }
+  }
+}
+
+// The first producer warp: works, queries and keys.
+template <class S>
+__device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
+  const bool leader = (threadIdx.x & 31) == 0;
+  Ring<S::kQStages> q;
+  Ring<S::kKvStages> k;
+  int slot = 0;
+  int number = blockIdx.x;
+  while (number < c.works) {
+    Work w;
+    const bool exists = describe<S>(c, number, w);
+    int next = number + gridDim.x;
+    const auto draw = [&] {
+      if (c.counter && leader) next = atomicAdd(c.counter, 1) + gridDim.x;
+    };
+    if (!exists) {
+      draw();
+    } else {
+      Steps<S> steps(c, w);
+      w.steps = steps.count;
+      const int kv_head = w.head / c.sharing;
+      const int batch = c.cu_q ? 0 : w.batch;
+      const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
+
+      ptx::wait(&m.q_empty[q.slot], q.phase ^ 1);
+      if (leader) {
+        m.work[slot] = w;
+        if (w.steps == 0) {
+          ptx::arrive(&m.q_full[q.slot]);
+        } else {
+          ptx::arrive_expect(&m.q_full[q.slot], S::kQBytes);
+          const int a_box = 64 >> c.pack;  // queries a box of 64 packed rows
+#pragma unroll
+          for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
+            for (int g = 0; g < S::kGroups; ++g) {
+              ptx::load5(ptx::shared(m.q[q.slot]) + (chunk * S::kRows + g * 64) * 128, &c.q,
+                         &m.q_full[q.slot], chunk * 64, 0, w.q0 + (w.row >> c.pack) + g * a_box,
+                         w.head, batch);
+            }
+          }
+        }
+      }
+      q.advance();
+      slot = (slot + 1) % kWorkSlots;
+      // The next work is drawn late, for balance, but early enough to hide the atomic's latency.
+      const int draw_at = max(0, w.steps - 4);
+      if (w.steps == 0) draw();
+      for (int t = 0; t < w.steps; ++t) {
+        if (t == draw_at) draw();
+        const Step s = steps.at(t);
+        ptx::wait(&m.k_empty[k.slot], k.phase ^ 1);
+        if (leader) {
+          m.step[k.slot] = s;
+          load_step<S>(c.k, m.k[k.slot], &m.k_full[k.slot], s, k0, kv_head, batch);
+        }
+        k.advance();
+      }
+    }
+    number = c.counter ? __shfl_sync(~0u, next, 0) : next;
+  }
+  ptx::wait(&m.q_empty[q.slot], q.phase ^ 1);
+  if (leader) {
+    m.work[slot].steps = -1;
+    ptx::arrive(&m.q_full[q.slot]);
+  }
+}
+
+// The second producer warp: values, for the works that the first one announces.
+template <class S>
+__device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
+  const bool leader = (threadIdx.x & 31) == 0;
+  Ring<S::kQStages> q;
+  Ring<S::kKvStages> v;
+  int slot = 0;
+  while (true) {
+    ptx::wait(&m.q_full[q.slot], q.phase);
+    const Work w = m.work[slot];
+    __syncwarp();
+    if (leader) ptx::arrive(&m.q_empty[q.slot]);
+    q.advance();
+    slot = (slot + 1) % kWorkSlots;
+    if (w.steps < 0) return;
+    if (w.steps == 0) continue;
+    Steps<S> steps(c, w);
+    const int kv_head = w.head / c.sharing;
+    const int batch = c.cu_q ? 0 : w.batch;
+    const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
+    for (int t = 0; t < w.steps; ++t) {
+      const Step s = steps.at(t);
+      ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
+      if (leader) load_step<S>(c.v, m.v[v.slot], &m.v_full[v.slot], s, k0, kv_head, batch);
+      v.advance();
+    }
+  }
+}
+
+}  // namespace regard::cuda::sm90

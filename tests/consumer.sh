@@ -9,5 +9,8 @@ cmake -G Ninja -B "$work/build" -S "$source/examples" -DCMAKE_PREFIX_PATH="$work
 cmake --build "$work/build" >>"$build/consumer.log"
 "$work/build/example_cpp" | tee "$work/out.txt"
 "$work/build/example_method" | tee -a "$work/out.txt"
+"$work/build/example_c" | tee -a "$work/out.txt"
+grep -q 'c on cpu: density 0.* first output off by 0$' "$work/out.txt"
+grep -q 'c error: .*kv' "$work/out.txt"
 grep -q 'dense .*density 1.000  relative error 0$' "$work/out.txt"
 grep -q 'first output 0.500' "$work/out.txt"

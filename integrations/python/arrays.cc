@@ -10,7 +10,7 @@ namespace {
 Array padded(void* data, DType dtype, const std::vector<int64_t>& shape,
              const std::vector<int64_t>& strides, nb::object owner) {
   Array a{
-      {data, dtype, Device::cpu, {1, 1, 1, 1}, {0, 0, 0, 0}}, int(shape.size()), std::move(owner)};
+      {data, dtype, Device::cpu, {1, 1, 1, 1}, {0, 0, 0, 0}}, int(shape.size()), 0, std::move(owner)};
   const size_t first = 4 - shape.size();
   for (size_t i = 0; i < shape.size(); ++i) {
     a.view.size[first + i] = shape[i];
@@ -53,8 +53,9 @@ Array array_from_address(uint64_t address, const std::string& dtype,
 Array array_from_dlpack(const std::string& name, nb::object x) {
   nb::ndarray<nb::ro> a;
   if (!nb::try_cast(x, a)) throw Error(name + " is no array: it offers no DLPack or buffer");
-  if (a.device_type() != nb::device::cpu::value)
-    throw Error(name + " is not in CPU memory; accepted: CPU tensors");
+  const bool cuda = a.device_type() == nb::device::cuda::value;
+  if (a.device_type() != nb::device::cpu::value && !cuda)
+    throw Error(name + " is neither in the CPU's nor in a CUDA device's memory");
   check_rank(name, a.ndim());
   const DType dtype = dtype_of(name, a.dtype());
   std::vector<int64_t> shape, strides;
@@ -63,10 +64,14 @@ Array array_from_dlpack(const std::string& name, nb::object x) {
     strides.push_back(a.stride(i) * info(dtype).bytes);
   }
   void* data = const_cast<void*>(static_cast<const void*>(a.data()));
-  return padded(data, dtype, shape, strides, nb::cast(a));
+  Array out = padded(data, dtype, shape, strides, nb::cast(a));
+  out.view.device = cuda ? Device::cuda : Device::cpu;
+  out.device_id = cuda ? a.device_id() : 0;
+  return out;
 }
 
 Tensor copy_of(const View& view) {
+  if (view.device != Device::cpu) throw Error("parameters are tensors in the CPU's memory");
   const size_t item = size_t(info(view.dtype).bytes);
   Tensor t = make_tensor(view.dtype, view.size);
   for (int64_t a = 0; a < view.size[0]; ++a)

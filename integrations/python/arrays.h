@@ -20,6 +20,7 @@ namespace nb = nanobind;
 struct Array {
   View view;
   int rank = 0;
+  int device_id = 0;
   nb::object owner;
 
   std::vector<int64_t> shape() const;
@@ -29,7 +30,7 @@ struct Array {
 Array array_from_address(uint64_t address, const std::string& dtype,
                          const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
                          nb::object owner);
-// From anything with __dlpack__ in CPU memory.
+// From anything with __dlpack__ in the CPU's or a CUDA device's memory.
 Array array_from_dlpack(const std::string& name, nb::object x);
 
 // A contiguous copy with an owner of its own, free of the GIL.

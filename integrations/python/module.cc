@@ -76,11 +76,11 @@ nb::dict trace_dict(const Trace& t) {
 
 nb::dict run_plan(const Planned& p, const Array& q, const Array& k, const Array& v,
                   const Array& out, const Array* lse, const Array* mass, int threads,
-                  const std::string& impl, bool strict) {
+                  const std::string& impl, bool strict, uint64_t stream) {
   Trace trace;
   {
     const nb::gil_scoped_release free;
-    attend(p.plan, q.view, k.view, v.view, out_of(out, lse, mass), {threads, impl, strict, &trace});
+    attend(p.plan, q.view, k.view, v.view, out_of(out, lse, mass), {threads, impl, strict, &trace, reinterpret_cast<void*>(stream)});
   }
   return trace_dict(trace);
 }
@@ -90,7 +90,7 @@ std::vector<nb::tuple> explain_plan(const Planned& p, const Array& q, const Arra
                                     const Array* mass, int threads, const std::string& impl) {
   std::vector<nb::tuple> list;
   for (const Choice& c : explain(p.plan, q.view, k.view, v.view, out_of(out, lse, mass),
-                                 {threads, impl, false, nullptr}))
+                                 {threads, impl, false, nullptr, nullptr}))
     list.push_back(nb::make_tuple(c.name, c.chosen, c.refusal));
   return list;
 }
@@ -238,7 +238,7 @@ void define_plan(nb::module_& m) {
       .def_prop_ro("trace", [](const Planned& p) { return trace_dict(p.trace); })
       .def("attend", &run_plan, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
            nb::arg("lse").none(), nb::arg("mass").none(), nb::arg("threads"), nb::arg("impl"),
-           nb::arg("strict"))
+           nb::arg("strict"), nb::arg("stream"))
       .def("explain", &explain_plan, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
            nb::arg("lse").none(), nb::arg("mass").none(), nb::arg("threads"), nb::arg("impl"));
 }
@@ -251,6 +251,7 @@ NB_MODULE(_regard, m) {
   nb::class_<Array>(m, "Array")
       .def_prop_ro("shape", &Array::shape)
       .def_prop_ro("dtype", [](const Array& a) { return std::string(info(a.view.dtype).name); })
+      .def_prop_ro("cuda", [](const Array& a) { return a.view.device == Device::cuda; })
       .def("__repr__", [](const Array& a) { return a.view.shape(); });
   m.def("array_from_address", &array_from_address);
   m.def("array_from_dlpack", &array_from_dlpack);

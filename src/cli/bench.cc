@@ -9,6 +9,7 @@
 
 #include "cli/bench_ggml.h"
 #include "cli/bench_problem.h"
+#include "cli/check_cuda.h"
 #include "cli/verbs.h"
 #include "cpu/cpu.h"
 #include "cpu/peaks.h"
@@ -25,6 +26,7 @@ struct Arguments {
   double seconds = 1;
   bool ggml = true;
   std::string json;
+  std::string device = "cpu", impl;
 };
 
 double now() {
@@ -124,6 +126,7 @@ void bench(const Arguments& a) {
     const std::vector<std::string> more = read_problems(a.files);
     lines.insert(lines.end(), more.begin(), more.end());
   }
+  if (a.device == "cuda") return bench_cuda(lines, a.impl, std::max(a.repeats, 7), a.json);
   nlohmann::json rows = nlohmann::json::array(), machine = nlohmann::json::array();
   std::vector<cpu::Peaks> peaks;
   for (int t : a.threads) {
@@ -168,6 +171,9 @@ void add_bench(CLI::App& app) {
   verb->add_option("--seconds", a->seconds, "Least time for each line")
       ->check(CLI::Range(0., 3600.));
   verb->add_flag("!--no-ggml", a->ggml, "Leave ggml's kernel out");
+  verb->add_option("--device", a->device, "cpu, or cuda: the GPU's kernels, in a CUDA graph")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  verb->add_option("--impl", a->impl, "With cuda: force one implementation by name");
   verb->add_option("--json", a->json, "Write the table here too");
   verb->callback([a] { bench(*a); });
 }

@@ -5,6 +5,7 @@
 
 #include "cli/arguments.h"
 #include "cli/bench_problem.h"
+#include "cli/check_cuda.h"
 #include "cli/verbs.h"
 #include "cpu/cpu.h"
 #include "ref/judge.h"
@@ -17,6 +18,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> files, problems, targets;
   int threads = 0;
+  std::string device = "cpu";
 };
 
 // One problem on one target; returns whether it passed.
@@ -44,6 +46,13 @@ void check(const Arguments& a) {
   if (!a.files.empty() || lines.empty()) {
     const std::vector<std::string> more = read_problems(a.files);
     lines.insert(lines.end(), more.begin(), more.end());
+  }
+  if (a.device == "cuda") {
+    size_t runs = 0;
+    const int bad = check_cuda(lines, a.threads, &runs);
+    if (bad > 0) throw Error(fmt::format("check: {} of {} runs failed", bad, runs));
+    fmt::print("{} runs passed\n", runs);
+    return;
   }
   const std::vector<std::string> targets = a.targets.empty() ? cpu::targets() : a.targets;
   for (const std::string& t : targets) cpu::force_target(t);
@@ -73,6 +82,8 @@ void add_check(CLI::App& app) {
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
   verb->add_option("--target", a->targets, "Instruction sets; all of this machine's by default");
+  verb->add_option("--device", a->device, "cpu, or cuda: the GPU's kernels")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   add_threads(*verb, &a->threads);
   verb->callback([a] { check(*a); });
 }

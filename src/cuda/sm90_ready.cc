@@ -1,17 +1,145 @@
 // cuda_sm90: the Hopper kernels (sm90/params.h) behind a plan.
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "cuda/cuda.h"
+#include "cuda/device.h"
+#include "cuda/sm90/params.h"
 #include "cuda/views.h"
 #include "regard/status.h"
 
 namespace regard::cuda {
+namespace {
 
-std::string sm90_refusal(const Plan&, const Tensors& t) {
-  if (std::string why = views_refusal(t); !why.empty()) return why;
-  return "not built yet";
+sm90::Type type_of(DType t) {
+  return t == DType::bf16 ? sm90::Type::bf16 : t == DType::f16 ? sm90::Type::f16 : sm90::Type::f32;
 }
 
-std::unique_ptr<Ready> sm90_ready(const Plan&, const Tensors&) {
-  throw Error("cuda_sm90: not built yet");
+sm90::Tensor tensor_of(const View& v) {
+  const int64_t item = info(v.dtype).bytes;
+  return {v.data, v.stride[0] / item, v.stride[1] / item, v.stride[2] / item};
+}
+
+// What the kernels cannot say, before their own refusal.
+std::string form_refusal(const Plan& plan, const Tensors& t) {
+  const Branch& b = plan.branches[0];
+  if (plan.branches.size() > 1) return "several branches";
+  if (t.pages) return "keys in pages";
+  if (b.source.kind != SourceKind::raw) return "pooled keys";
+  if (b.cover.kind == CoverKind::columns) return "single key columns";
+  if (b.rule.mask) return "a bit mask";
+  if (b.score.bias || b.score.key_bias) return "a bias tensor";
+  if (b.norm.kind == NormKind::sigmoid) return "the sigmoid norm";
+  if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
+  const Problem& p = plan.problem;
+  if (p.group() * p.nq <= 16)
+    return "16 or fewer query rows a KV head: cuda_sm80 cuts them over keys";
+  const View& lse = t.out.lse;
+  if (lse && (lse.stride[2] != 4 || lse.stride[1] != 4 * p.nq ||
+              lse.stride[0] != 4 * p.nq * p.heads))
+    return "lse is not contiguous";
+  return "";
+}
+
+// All but the arrays that live on the device.
+sm90::Params params_of(const Plan& plan, const Tensors& t) {
+  const Problem& p = plan.problem;
+  const Branch& b = plan.branches[0];
+  sm90::Params x;
+  x.type = type_of(t.q.dtype), x.out_type = type_of(t.out.out.dtype);
+  x.q = tensor_of(t.q), x.k = tensor_of(t.k), x.v = tensor_of(t.v), x.out = tensor_of(t.out.out);
+  x.lse = static_cast<float*>(t.out.lse.data);
+  x.batch = int32_t(p.batch), x.heads = int32_t(p.heads), x.kv_heads = int32_t(p.kv_heads);
+  x.nq = p.nq, x.nk = p.nk, x.dk = int32_t(p.dk), x.dv = int32_t(p.dv);
+  x.scale = p.scale, x.offset = p.offset;
+  const Window w = b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
+  x.left = w.left, x.right = w.right, x.sink = w.sink;
+  if (b.rule.causal) x.right = w.right < 0 ? 0 : std::min<int64_t>(w.right, 0);
+  x.softcap = b.score.softcap;
+  x.sequences = int32_t(std::max<size_t>(1, p.cu_q.size()) - 1);
+  for (size_t s = 0; s + 1 < p.cu_q.size(); ++s)
+    x.max_nq = std::max(x.max_nq, p.cu_q[s + 1] - p.cu_q[s]);
+  if (const IndexList* l = b.cover.list.get()) {
+    x.list_batch = l->batch, x.list_heads = l->heads, x.list_rows = l->rows;
+    x.bq = l->bq, x.bk = l->bk;
+  }
+  return x;
+}
+
+// Addresses for arrays that are not uploaded yet: refusal() looks at their presence alone.
+void mark_arrays(const Plan& plan, sm90::Params* x) {
+  static const int64_t here = 0;
+  const Branch& b = plan.branches[0];
+  const auto mark = [](bool present, auto* field) {
+    if (present) *field = reinterpret_cast<std::remove_reference_t<decltype(*field)>>(&here);
+  };
+  mark(!plan.problem.cu_q.empty(), &x->cu_q), mark(!plan.problem.cu_q.empty(), &x->cu_k);
+  mark(bool(b.cover.list), &x->start), mark(bool(b.cover.list), &x->index);
+  mark(!b.score.alibi.empty(), &x->alibi);
+  mark(b.norm.kind == NormKind::softmax_sink, &x->sink_logit);
+}
+
+class Sm90 : public Ready {
+ public:
+  Sm90(const Plan& plan, const Tensors& t)
+      : device_(device_of(t.q.data)), params_(params_of(plan, t)) {
+    const OnDevice here(device_);
+    const Branch& b = plan.branches[0];
+    const Problem& p = plan.problem;
+    params_.sms = device_info(device_).sms;
+    const auto narrow = [](const std::vector<int64_t>& x) {
+      return std::vector<int32_t>(x.begin(), x.end());
+    };
+    const int64_t cu_q = upload_.put(narrow(p.cu_q)), cu_k = upload_.put(narrow(p.cu_k));
+    const int64_t alibi = upload_.put(b.score.alibi), sink = upload_.put(b.norm.sink);
+    const IndexList empty;
+    const IndexList& l = b.cover.list ? *b.cover.list : empty;
+    const int64_t start = upload_.put(l.start), index = upload_.put(l.index);
+    upload_.send();
+    if (!p.cu_q.empty())
+      params_.cu_q = upload_.at<int32_t>(cu_q), params_.cu_k = upload_.at<int32_t>(cu_k);
+    if (!b.score.alibi.empty()) params_.alibi = upload_.at<float>(alibi);
+    if (b.norm.kind == NormKind::softmax_sink) params_.sink_logit = upload_.at<float>(sink);
+    if (b.cover.list)
+      params_.start = upload_.at<int64_t>(start), params_.index = upload_.at<uint32_t>(index);
+    bytes_ = int64_t(sm90::workspace(params_));
+  }
+
+  int64_t workspace() const override { return bytes_; }
+
+  void run(const Tensors& t, void* workspace, int64_t, void* stream) const override {
+    check_run(t, workspace, stream, device_);
+    const OnDevice here(device_);
+    sm90::Params x = params_;
+    x.q.data = t.q.data, x.k.data = t.k.data, x.v.data = t.v.data, x.out.data = t.out.out.data;
+    x.lse = static_cast<float*>(t.out.lse.data);
+    x.workspace = workspace;
+    sm90::forward(x, cudaStream_t(stream));
+    check(cudaPeekAtLastError(), "launch the attention kernel");
+  }
+
+ private:
+  const int device_;
+  sm90::Params params_;
+  Upload upload_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+std::string sm90_refusal(const Plan& plan, const Tensors& t) {
+  if (std::string why = views_refusal(t); !why.empty()) return why;
+  if (std::string why = form_refusal(plan, t); !why.empty()) return why;
+  const DeviceInfo& d = device_info(device_of(t.q.data));
+  if (d.major != 9) return fmt::format("{} is sm_{}{}, not sm_90", d.name, d.major, d.minor);
+  sm90::Params x = params_of(plan, t);
+  mark_arrays(plan, &x);
+  return sm90::refusal(x);
+}
+
+std::unique_ptr<Ready> sm90_ready(const Plan& plan, const Tensors& t) {
+  return std::make_unique<Sm90>(plan, t);
 }
 
 }  // namespace regard::cuda

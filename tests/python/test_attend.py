@@ -231,10 +231,11 @@ def test_queries_that_read_nothing():
 def test_explain_and_strict(qkv):
     q, k, v = qkv()
     found = regard.explain(q, k, v)
-    assert [c["name"] for c in found] == ["cpu", "ref"] and found[0]["chosen"]
-    assert regard.explain(q, k, v, impl="ref")[1]["chosen"]
+    assert [c["name"] for c in found] == ["cuda_sm90", "cuda_sm80", "cpu", "ref"]
+    assert found[0]["refusal"] and found[1]["refusal"] and found[2]["chosen"]
+    assert regard.explain(q, k, v, impl="ref")[3]["chosen"]
     mass = regard.explain(q, k, v, column_mass=True)
-    assert mass[1]["chosen"] and "column mass" in mass[0]["refusal"]
+    assert mass[3]["chosen"] and "column mass" in mass[2]["refusal"]
     with pytest.raises(regard.Error, match="strict"):
         regard.attend(q, k, v, column_mass=True, strict=True)
 

@@ -84,7 +84,7 @@ def explain(q, k, v, method="dense", *, causal=True, scale=None, threads=0, impl
     arrays = _arrays.inputs(q, k, v)
     name = _arrays.dtype_name(dtype) if dtype is not None else arrays[0].dtype
     planned = _planned(arrays, method, causal, scale, threads, params)
-    out, lse, mass = _plan.outputs(arrays, name, column_mass)
+    out, lse, mass = _plan.outputs(arrays, name, column_mass, q)
     found = planned.explain(*arrays, out.array, lse.array, mass and mass.array, threads, impl or "")
     return [dict(zip(("name", "chosen", "refusal"), c)) for c in found]
 

@@ -1,4 +1,5 @@
-"""Arrays in and out: numpy, and any CPU tensor that speaks DLPack (torch, jax, ...)."""
+"""Arrays in and out: numpy, any CPU tensor that speaks DLPack (torch, jax, ...), and torch's CUDA
+tensors, all without a copy."""
 import sys
 
 import numpy as np
@@ -25,7 +26,7 @@ def borrow(name, x):
         return _regard.array_from_address(x.__array_interface__["data"][0], dtype, x.shape,
                                           x.strides, x)
     if not hasattr(x, "__dlpack__"):
-        raise Error(f"{name} is a {type(x).__name__}; accepted: a numpy array or a CPU tensor with "
+        raise Error(f"{name} is a {type(x).__name__}; accepted: a numpy array or a tensor with "
                     "__dlpack__")
     if getattr(x, "requires_grad", False):
         x = x.detach()  # Regard has no backward pass; torch lends no memory of a leaf otherwise
@@ -52,6 +53,36 @@ def dtype_name(dtype):
     if name not in ("f64", "f32", "f16", "bf16"):
         raise Error(f"dtype {dtype!r}; accepted: f64, f32, f16, bf16, or the framework's name")
     return name
+
+
+class TorchResult:
+    """A result in a torch tensor's own kind of memory: for CUDA tensors."""
+
+    def __init__(self, shape, dtype, like):
+        torch = sys.modules["torch"]
+        kind = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16,
+                "bf16": torch.bfloat16}
+        self.memory = torch.empty(shape, dtype=kind[dtype], device=like.device)
+        self.array = _regard.array_from_dlpack("out", self.memory)
+
+    def like(self, _):
+        return self.memory
+
+
+def result(shape, dtype, q, arrays):
+    """Memory for a result where the inputs lie."""
+    if not arrays[0].cuda:
+        return Result(shape, dtype)
+    if type(q).__module__.split(".")[0] != "torch":
+        raise Error(f"q is a {type(q).__name__} on a GPU; accepted there: torch tensors")
+    return TorchResult(shape, dtype, q)
+
+
+def stream_of(q, arrays):
+    """The handle of the CUDA stream that q's framework works on."""
+    if not arrays[0].cuda:
+        return 0
+    return sys.modules["torch"].cuda.current_stream(q.device).cuda_stream
 
 
 class Result:

@@ -122,19 +122,22 @@ class Plan:
                 f"<div style='display:flex;flex-wrap:wrap'>{pictures}</div>")
 
 
-def outputs(arrays, dtype, column_mass):
+def outputs(arrays, dtype, column_mass, like=None):
     """Results for inputs of any rank: out, lse, column mass or None."""
     q, k, v = (a.shape for a in arrays)
     exact = "f64" if dtype == "f64" else "f32"
-    return (_arrays.Result([*q[:-1], v[-1]], dtype), _arrays.Result([*q[:-1], 1], exact),
-            _arrays.Result([*q[:-2], 1, k[-2]], exact) if column_mass else None)
+    shapes = [([*q[:-1], v[-1]], dtype), ([*q[:-1], 1], exact)]
+    if column_mass:
+        shapes.append(([*q[:-2], 1, k[-2]], exact))
+    made = [_arrays.result(shape, kind, like, arrays) for shape, kind in shapes]
+    return made if column_mass else [*made, None]
 
 
 def run(planned, arrays, q, threads, impl, strict, dtype, column_mass):
     name = _arrays.dtype_name(dtype) if dtype is not None else arrays[0].dtype
-    out, lse, mass = outputs(arrays, name, column_mass)
+    out, lse, mass = outputs(arrays, name, column_mass, q)
     trace = planned.attend(*arrays, out.array, lse.array, mass and mass.array, threads, impl or "",
-                           strict)
+                           strict, _arrays.stream_of(q, arrays))
     for reason in trace["fallbacks"]:
         warnings.warn(f"ran on {trace['implementation']}: {reason}", FallbackWarning, stacklevel=4)
     lse.memory = lse.memory[..., 0]

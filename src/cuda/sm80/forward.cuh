@@ -71,6 +71,9 @@ struct Block {
                 int64_t(item.i0 + r / item.heads) * p.q.token + chunk * 16;
       copy16(shared_address(q) + swizzled<S::kDk>(r, chunk), from, valid);
     }
+  }
+
+  __device__ __forceinline__ void load_row_info() {
     for (int r = thread; r < S::kRows; r += S::kThreads) {
       const int i = item.i0 + r / item.heads;
       // Rows past the end allow everything, so that they never ask for a mask.
@@ -90,13 +93,17 @@ struct Block {
 
   __device__ __forceinline__ void run() {
     const int first = item.begin, end = item.end;
-    for (int t = first; t < min(end, first + S::kStages); ++t) tiles.store(t, tiles.fetch(t, thread), thread);
+    if (tiles.gathered()) {
+      for (int t = first; t < min(end, first + S::kStages); ++t)
+        tiles.store(t, tiles.fetch(t, thread), thread);
+      __syncthreads();
+    }
     load_queries();
-    __syncthreads();
     for (int t = first; t < first + S::kStages - 1; ++t) {
       if (t < end) load(t);
       copy_commit();
     }
+    load_row_info();
 #pragma unroll
     for (auto& a : acc) a[0] = a[1] = a[2] = a[3] = 0;
     for (int t = first; t < end; ++t) {
@@ -278,8 +285,9 @@ struct Block {
   }
 
   __device__ __forceinline__ void softmax_weights(bool poisoned) {
-    // Beyond this the rounding of the scaled maximum moves a weight by more than 2^-4.
-    constexpr float kLarge = 1 << 20;
+    // The fast way scales and subtracts in one rounding, so that the largest weight is 2^(rounding of
+    // the scaled maximum) instead of 1: below this, within 2^-18 of it.
+    constexpr float kLarge = 64;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float m = max[half];

@@ -93,14 +93,25 @@ class Cutter {
   std::vector<RowTile> out_;
 };
 
-// Fewer row tiles than blocks that run at once: cut them over keys, into pieces of equal work, but
-// of at least 128 keys.
+int64_t pieces(const RowTile& t, int64_t piece) {
+  constexpr int64_t kMost = 256;
+  return std::clamp<int64_t>((t.tiles + piece - 1) / piece, 1, kMost);
+}
+
+// Fewer row tiles than blocks that run at once: cut them over keys, into pieces of equal work that
+// run at once too (a second wave of a few blocks would double the time), of at least 128 keys.
 int64_t tiles_a_piece(const std::vector<RowTile>& tiles, int tile_keys, int64_t capacity) {
   if (int64_t(tiles.size()) >= capacity) return INT32_MAX;
   int64_t total = 0;
   for (const RowTile& t : tiles) total += t.tiles;
-  const int64_t least = (128 + tile_keys - 1) / tile_keys;
-  return std::max(least, (total + capacity - 1) / capacity);
+  int64_t piece = std::max<int64_t>({1, 128 / tile_keys, total / capacity});
+  const auto count = [&] {
+    int64_t n = 0;
+    for (const RowTile& t : tiles) n += pieces(t, piece);
+    return n;
+  };
+  while (count() > capacity) piece += std::max<int64_t>(1, piece / 64);
+  return piece;
 }
 
 }  // namespace
@@ -114,15 +125,11 @@ Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int
                  int tile_rows, int tile_keys, int64_t capacity, bool partials) {
   std::vector<RowTile> tiles = Cutter(p, b, ranges, keys, tile_rows, tile_keys).run();
   const int64_t piece = tiles_a_piece(tiles, tile_keys, capacity);
-  constexpr int64_t kMost = 256;
   Items out;
-  const auto splits = [&](const RowTile& t) {
-    return std::clamp<int64_t>((t.tiles + piece - 1) / piece, 1, kMost);
-  };
-  for (const RowTile& t : tiles) partials |= splits(t) > 1;
+  for (const RowTile& t : tiles) partials |= pieces(t, piece) > 1;
   if (partials) out.rows.resize(size_t(p.batch * p.heads * p.nq));
   for (const RowTile& t : tiles) {
-    const int64_t n = splits(t), first = out.slots;
+    const int64_t n = pieces(t, piece), first = out.slots;
     out.most = std::max(out.most, int(n));
     for (int64_t s = 0; s < n; ++s) {
       Item item = t.item;

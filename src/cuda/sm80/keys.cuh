@@ -34,9 +34,11 @@ class KeyTiles {
   __device__ __forceinline__ KeyTiles (const Params& p, const Item& item, int2* ring)
       : p_(p), item_(item), ring_(ring) {}
 
+  __device__ __forceinline__ bool gathered() const { return p_.index || p_.pages; }
+
   __device__ __forceinline__ int2 fetch(int tile, int thread) const {
     int2 x = make_int2(0x7fffffff, 0);
-    if ((!p_.index && !p_.pages) || tile >= item_.end || thread >= size(tile)) return x;
+    if (!gathered() || tile >= item_.end || thread >= size(tile)) return x;
     if (p_.index) {
       const uint32_t at = uint32_t(tile) * S::kKeys + thread;
       const uint32_t entry = at / uint32_t(p_.bk);
@@ -54,7 +56,7 @@ class KeyTiles {
     return x;
   }
   __device__ __forceinline__ void store(int tile, int2 x, int thread) {
-    if ((p_.index || p_.pages) && thread < S::kKeys) slot(tile)[thread] = x;
+    if (gathered() && thread < S::kKeys) slot(tile)[thread] = x;
   }
 
   __device__ __forceinline__ Span span(int tile, int offset, int lane) const {
@@ -77,13 +79,13 @@ class KeyTiles {
     constexpr int kChunks = kD / 8;
     const uint32_t address = shared_address(to);
     const int n = size(tile), begin = first(tile);
-    const bool gathered = p_.index || p_.pages;
+    const bool ring = gathered();
 #pragma unroll
     for (int c0 = 0; c0 < S::kKeys * kChunks; c0 += S::kThreads) {
       const int c = c0 + thread, r = c / kChunks, chunk = c % kChunks;
       if (S::kKeys * kChunks % S::kThreads != 0 && r >= S::kKeys) break;
       const bool valid = r < n && chunk * 8 < d;
-      const int row = gathered ? slot(tile)[r].y : begin + r;
+      const int row = ring ? slot(tile)[r].y : begin + r;
       const char* from =
           base + (row >> p_.page_shift) * page + (row & p_.page_mask) * token + chunk * 16;
       copy16(address + swizzled<kD>(r, chunk), valid ? from : base, valid);

@@ -27,6 +27,6 @@ void launch(const Params& p, int64_t items, void* stream) {
 #define REGARD_SM80_INSTANCE(name, type, ...)                                                   \
   Instance instance_##name() {                                                                  \
     using S = __VA_ARGS__;                                                                      \
-    static_assert(S::kBytes <= 99 << 10);                                                       \
+    static_assert(S::kBytes <= 113 << 10);                                                       \
     return {#name, type, S::kDk, S::kDv, S::kRows, S::kKeys, prepare<S>, launch<S>};          \
   }

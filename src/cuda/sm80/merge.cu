@@ -11,15 +11,17 @@ constexpr int kMaxWarps = 8, kMaxDv = 512;
 __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
   __shared__ float part[kMaxWarps][kMaxDv];
   __shared__ float total[kMaxDv];
-  wait_for_previous_kernel();
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t id = blockIdx.x;
   const int i = int(id % p.nq), h = int(id / p.nq % p.heads);
   const int64_t b = id / p.nq / p.heads;
   for (int c = threadIdx.x; c < p.dv; c += blockDim.x) total[c] = 0;
   RowHead all;
+  RowSlots next = p.slots[0][id];  // of the plan, not of the kernel before
+  wait_for_previous_kernel();
   for (int n = 0; n < p.branches; ++n) {
-    const RowSlots rs = p.slots[n][id];
+    const RowSlots rs = next;
+    if (n + 1 < p.branches) next = p.slots[n + 1][id];
     const float2* const heads = reinterpret_cast<const float2*>(p.head[n]);
     float4 acc[kMaxDv / 128];
     for (auto& x : acc) x = make_float4(0, 0, 0, 0);

@@ -1,0 +1,184 @@
+"""Regard (through its C ABI) beside torch's cuDNN, Flash and FlexAttention in one process on one GPU.
+
+Usage: rivals.py [--quick]. Prints Markdown tables. Times are medians of CUDA-graph replays (Flex:
+events), the contestants taking turns; inputs are normal random numbers in bf16. Each result is compared
+with cuDNN's or a masked float32 product before it is timed.
+"""
+import statistics
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from regard_c import ALL, BAND, COLUMNS, TILES, Runner
+
+QUICK = "--quick" in sys.argv
+dev = "cuda"
+
+
+def graph_of(fn, runs):
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        fn()
+    torch.cuda.synchronize()
+    g = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(g):
+        for _ in range(runs):
+            fn()
+    return lambda: g.replay(), runs
+
+
+def take_turns(contestants, rounds=11):
+    """Median seconds of one call, by name; the first rounds warm up."""
+    times = {name: [] for name in contestants}
+    for n in range(rounds + 2):
+        for name, (fn, runs) in contestants.items():
+            a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            a.record()
+            fn()
+            b.record()
+            b.synchronize()
+            if n >= 2:
+                times[name].append(a.elapsed_time(b) * 1e-3 / runs)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def sdpa(q, k, v, backend, **how):
+    def run():
+        with sdpa_kernel(backend), torch.no_grad():
+            return F.scaled_dot_product_attention(q, k, v, **how)
+    return run
+
+
+def randn(*shape):
+    return torch.randn(*shape, device=dev, dtype=torch.bfloat16)
+
+
+def close(name, got, want):
+    off = (got.float() - want.float()).norm() / want.float().norm()
+    if not off < 1e-2:
+        print(f"WRONG: {name} is off by {off:.3g}", flush=True)
+
+
+def contest(row, ours, rivals, runs, per_second, unit):
+    contestants = {}
+    for name, fn in {**ours, **rivals}.items():
+        try:
+            contestants[name] = graph_of(fn, runs)
+        except Exception as e:  # a rival that cannot take a shape is told apart, not hidden
+            print(f"| {row} | {name} | {str(e).splitlines()[0][:80]} | | |", flush=True)
+    t = take_turns(contestants)
+    best = min((t[n] for n in rivals if n in t), default=None)
+    for name, s in t.items():
+        ratio = f"{best / s:.2f}" if best and name in ours else ""
+        print(f"| {row} | {name} | {s * 1e6:.1f} | {per_second(s):.0f} {unit} | {ratio} |", flush=True)
+    return t
+
+
+def head(title):
+    print(f"\n{title}\n\n| work | who | us | rate | times the best rival |\n|---|---|---|---|---|")
+
+
+def decode():
+    head("Decode, D128, bf16, in a CUDA graph; KV of 33 MB stays in L2")
+    for b, hq, hk, n in [(1, 32, 8, 8192), (1, 32, 8, 131072), (1, 32, 8, 524288), (16, 32, 8, 8192),
+                         (16, 32, 8, 32768), (1, 64, 8, 32768)][:3 if QUICK else None]:
+        q, k, v = randn(b, hq, 1, 128), randn(b, hk, n, 128), randn(b, hk, n, 128)
+        cudnn = sdpa(q, k, v, SDPBackend.CUDNN_ATTENTION, enable_gqa=True)
+        ours = {"regard": Runner(q, k, v, cover=ALL)}
+        want = cudnn()
+        keep = []
+        for page in (16, 64):
+            if n > 131072:
+                break
+            pages = b * n // page
+            order = torch.randperm(pages, device=dev).int()
+            pools = []
+            for x in (k, v):
+                x = x.reshape(b, hk, n // page, page, 128).transpose(1, 2).reshape(pages, hk, page, 128)
+                pool = torch.empty_like(x)
+                pool[order.long()] = x
+                pools.append(pool)
+            keep.append(pools)
+            ours[f"regard, pages of {page}"] = Runner(q, *pools, nk=n, cover=ALL,
+                                                      pages=order.view(b, 1, 1, -1))
+        if n <= 131072 and b == 1:
+            start = torch.arange(hk + 1, dtype=torch.int64) * n
+            index = torch.arange(n, dtype=torch.int32).repeat(hk)
+            ours["regard, single key columns"] = Runner(q, k, v, cover=COLUMNS, lists=(start, index),
+                                                        list_heads=hk, bq=1, bk=1)
+        for name, run in ours.items():
+            close(name, run(), want)
+        bytes_ = 4 * b * hk * n * 128
+        contest(f"b{b} {hq}:{hk} {n}", ours, {"cuDNN": cudnn}, 10, lambda s: bytes_ / s / 1e9, "GB/s")
+        del ours, keep
+
+
+def dense():
+    head("Forward, bf16, batch x length 16K tokens, heads x size 2048")
+    for d in (64, 128, 256):
+        for n in (512, 4096) if QUICK else (512, 4096, 16384, 32768):
+            for causal in (False, True):
+                h, b = 2048 // d, max(1, 16384 // n)
+                q, k, v = (randn(b, h, n, d) for _ in range(3))
+                cudnn = sdpa(q, k, v, SDPBackend.CUDNN_ATTENTION, is_causal=causal)
+                ours = {}
+                for impl in ("cuda_sm90", "cuda_sm80"):
+                    run = Runner(q, k, v, impl=impl, cover=ALL, causal=int(causal))
+                    close(impl, run(), cudnn())
+                    ours[impl] = run
+                flops = 4 * b * h * n * n * d * (0.5 if causal else 1)
+                contest(f"D{d} {n}{' causal' if causal else ''}", ours, {"cuDNN": cudnn}, 2,
+                        lambda s: flops / s / 1e12, "TFLOP/s")
+
+
+def sparse():
+    head("Tiles, a list per head, D128, 16 heads, bf16: TFLOP/s on the kept tiles")
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+    flex = torch.compile(flex_attention)
+    for n in (16384,) if QUICK else (16384, 32768):
+        q, k, v = (randn(1, 16, n, 128) for _ in range(3))
+        for density in (1, .25, .1, .05):
+            nb = n // 128
+            kept = max(1, int(nb * density))
+            order = torch.rand(1, 16, nb, nb).argsort(-1)
+            order[..., :kept] = order[..., :kept].sort(-1).values
+            index = order[..., :kept].int().contiguous()
+            start = torch.arange(16 * nb + 1, dtype=torch.int64) * kept
+            run = Runner(q, k, v, cover=TILES, lists=(start, index), list_heads=16, bq=128, bk=128)
+            num = torch.full((1, 16, nb), kept, dtype=torch.int32, device=dev)
+            order = order.int().to(dev)
+            mask = BlockMask.from_kv_blocks(torch.zeros_like(num), order, num, order, BLOCK_SIZE=128)
+            with torch.no_grad():
+                close("tiles", run(), flex(q, k, v, block_mask=mask))
+                t = take_turns({run.name: graph_of(run, 2),
+                                "Flex": (lambda: flex(q, k, v, block_mask=mask), 1)})
+            flops = 4 * 16 * n * n * 128 * kept / nb
+            for name, s in t.items():
+                print(f"| {n} density {density} | {name} | {s * 1e6:.0f} | {flops / s / 1e12:.0f} TFLOP/s "
+                      f"| {t['Flex'] / s:.2f} |", flush=True)
+
+
+def band():
+    head("Sliding window, causal, D128, 16 heads, 32K")
+    n = 32768
+    q, k, v = (randn(1, 16, n, 128) for _ in range(3))
+    for w in (1024, 4096):
+        run = Runner(q, k, v, cover=BAND, left=w - 1, right=0, sink=4, causal=1)
+        t = take_turns({run.name: graph_of(run, 2)})
+        pairs = w * n - w * w / 2
+        for name, s in t.items():
+            print(f"| window {w} sink 4 | {name} | {s * 1e6:.0f} | "
+                  f"{4 * 16 * 128 * pairs / s / 1e12:.0f} TFLOP/s | |", flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, "
+          f"cuDNN {torch.backends.cudnn.version()}")
+    for part in (decode, dense, sparse, band):
+        try:
+            part()
+        except Exception as e:
+            print(f"{part.__name__} stopped: {e}", flush=True)

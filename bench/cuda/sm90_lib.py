@@ -114,20 +114,23 @@ def graph(fn, calls=20, n=15):
     return bench(g.replay, n) / calls
 
 
-def compare(fns, rounds=7, burst=3):
-    """Median seconds of a call of each function. They take turns, `burst` calls at a time after one
-    that is not timed, so that clocks and temperature are the same for all."""
-    times = [[] for _ in fns]
+def compare(fns, rounds=5, warm_s=0.015, timed_s=0.03):
+    """Median seconds of a call of each function. They take turns; each turn first runs for warm_s,
+    so that clocks and power are its own, then is timed over timed_s, calls back to back."""
+    times, guess = [[] for _ in fns], []
     for fn in fns:
         fn()
+        guess.append(max(2e-6, bench(fn, 3, 1)))
     for _ in range(rounds):
-        for fn, out in zip(fns, times):
-            fn()
+        for fn, g, out in zip(fns, guess, times):
+            for _ in range(max(1, int(warm_s / g))):
+                fn()
+            n = max(2, int(timed_s / g))
             a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             a.record()
-            for _ in range(burst):
+            for _ in range(n):
                 fn()
             b.record()
             torch.cuda.synchronize()
-            out.append(a.elapsed_time(b) / burst)
+            out.append(a.elapsed_time(b) / n)
     return [sorted(t)[len(t) // 2] * 1e-3 for t in times]

@@ -68,6 +68,14 @@ __device__ __forceinline__ void load5(uint32_t to, const CUtensorMap* map, uint6
       : "memory");
 }
 
+// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ __forceinline__ void load_matrices(uint32_t* x, uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(from)
+               : "memory");
+}
+
 // --- registers and arithmetic -------------------------------------------------------------------
 template <int kCount>
 __device__ __forceinline__ void give_registers() {

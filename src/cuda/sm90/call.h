@@ -8,7 +8,7 @@ namespace regard::cuda::sm90 {
 
 // A kernel's shape. One block: a producer warp and `kGroups` warpgroups of 64 query rows each.
 template <class T, int kHead, int kGroups_, int kKeys_, int kPiece_, int kKvStages_, int kQStages_,
-          bool kHooks_>
+          bool kQRegisters_, bool kHooks_>
 struct Shape {
   using Element = T;
   static constexpr int kD = kHead;            // head size, padded: 64, 128 or 256
@@ -18,6 +18,7 @@ struct Shape {
   static constexpr int kPiece = kPiece_;      // consecutive keys a copy; kKeys / kPiece: 1 or 2
   static constexpr int kKvStages = kKvStages_;
   static constexpr int kQStages = kQStages_;  // 2: the next rows' first QK overlaps the last PV
+  static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
   static constexpr bool kHooks = kHooks_;     // soft-cap and ALiBi
 
   static constexpr int kThreads = 128 * (kGroups + 1);
@@ -32,9 +33,9 @@ struct Shape {
 // The arguments of a launch. Rows are "packed": the heads of a group that share a KV head take
 // turns, packed row r is query r >> pack of head `head + (r & (1 << pack) - 1)`.
 struct Call {
-  alignas(64) CUtensorMap q;  // [d, 1 << pack, nq, heads >> pack, batch]
-  alignas(64) CUtensorMap k;  // [d, nk, kv_heads, batch]
-  alignas(64) CUtensorMap v;
+  CUtensorMap q;  // [d, 1 << pack, nq, heads >> pack, batch]
+  CUtensorMap k;  // [d, nk, kv_heads, batch]
+  CUtensorMap v;
   void* out;
   int64_t out_batch, out_head, out_row;
   float* lse;

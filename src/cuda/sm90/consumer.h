@@ -1,7 +1,7 @@
 // A consumer warpgroup: 64 query rows, online softmax over the steps that the producer announces.
 //
-// While QK of step t + 1 and PV of step t are in flight, nothing waits on the softmax of step t;
-// at the end of a tile of rows, QK of the next tile's first step takes the place of step t + 1.
+// Steps form one stream: QK of a step is issued together with PV of the step before it, also when
+// that one belongs to other rows, and its softmax runs while PV does.
 // Named barriers let one warpgroup at a time issue its products, so that another one's softmax
 // runs under them. Layer: cuda (device code).
 #pragma once
@@ -48,72 +48,68 @@ class Consumer {
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
 
+  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another inside the inner loop,
+  // in one copy of its code. (Straight code that runs once a work misses the instruction cache,
+  // which costs more than its arithmetic.)
   __device__ void run() {
     Accumulator o;
     Scores s;
     Weights p;
     Stats now;
     bool more = next_work();
-    bool primed = false;
     while (more) {
-      if (!primed) {
-        issue_qk(s, false);
-        wgmma::wait<0>();
-        wgmma::pin(s);
-        const Step step = take_step();
-        first_softmax(s, now, step);
-        to_weights(s, p);
-      }
-      for (int t = 1; t < steps_; ++t) {
-        issue_qk(s, true);
-        issue_pv(o, p, t > 1);
+      issue_qk(s);
+      wgmma::wait<0>();
+      wgmma::pin(s);
+      float shrink[2];
+      clear(now);
+      softmax(s, now, take_step(), shrink);
+      to_weights(s, p);
+
+      // p: the weights of step t of work `slot`.
+      int t = 0, slot = work_slot_;
+      while (true) {
+        const bool add = t > 0;
+        bool last = false;  // p is its work's last step; s will be the next work's first
+        if (++t == steps_) {
+          if constexpr (!S::kQRegisters) give_back_q();
+          last = true;
+          t = 0;
+          more = kStream && next_work();
+          if (!more) break;
+        }
+        my_turn();
+        issue_qk(s);
+        issue_pv(o, p, add);
         my_turn_ends();
         wgmma::wait<1>();
         wgmma::pin(s);
-        const Step step = take_step();
-        float shrink[2];
-        const bool moved = softmax(s, now, step, shrink);
+        const Stats before = now;
+        if (last) clear(now);
+        const bool moved = softmax(s, now, take_step(), shrink);
         wgmma::wait<0>();
         wgmma::pin(o);
         give_back_v();
-        if (moved) rescale(o, shrink);
+        if (last) {
+          store(o, before, m_.work[slot]);
+          slot = work_slot_;
+        } else if (moved) {
+          rescale(o, shrink);
+        }
         to_weights(s, p);
       }
-      const bool alone = steps_ == 1;
-      const int work = work_slot_;
-      if constexpr (S::kQStages == 2) {
-        give_back_q();
-        more = next_work();
-        primed = more;
-        if (more) {
-          issue_qk(s, true);
-          issue_pv(o, p, !alone);
-          my_turn_ends();
-          wgmma::wait<1>();
-          wgmma::pin(s);
-          const Step step = take_step();
-          const Stats before = now;
-          first_softmax(s, now, step);
-          wgmma::wait<0>();
-          wgmma::pin(o);
-          give_back_v();
-          store(o, before, m_.work[work]);
-          to_weights(s, p);
-          continue;
-        }
-      } else {
-        give_back_q();
-      }
-      issue_pv(o, p, !alone);
+      issue_pv(o, p, steps_of(slot) > 1);
       wgmma::wait<0>();
       wgmma::pin(o);
       give_back_v();
-      store(o, now, m_.work[work]);
-      if constexpr (S::kQStages == 1) more = next_work();
+      store(o, now, m_.work[slot]);
+      if constexpr (!kStream) more = next_work();
     }
   }
 
  private:
+  // The next work's first QK overlaps this one's last PV.
+  static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
   static constexpr bool kTurns = S::kGroups > 1 && S::kD <= 128;
   static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
 
@@ -133,7 +129,14 @@ class Consumer {
       work_slot_ = next_slot_;
       next_slot_ = (next_slot_ + 1) % kWorkSlots;
       steps_ = m_.work[work_slot_].steps;
-      if (steps_ != 0) return steps_ > 0;
+      if (steps_ < 0) return false;
+      if (steps_ > 0) {
+        if constexpr (S::kQRegisters) {
+          load_q();
+          give_back_q();
+        }
+        return true;
+      }
       store_empty(m_.work[work_slot_]);
       give_back_q();
     }
@@ -156,10 +159,20 @@ class Consumer {
     return step;
   }
 
+  // This warp's 16 rows of Q as A operands: 16 x 16 elements are four registers.
+  __device__ __forceinline__ void load_q() {
+    const int row = group_ * 64 + (threadIdx.x % 128) / 32 * 16 + (lane_ & 15);
+    const uint32_t base = ptx::shared(m_.q[q_.slot]) + row * 128;
+#pragma unroll
+    for (int i = 0; i < S::kD / 16; ++i) {
+      const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
+      ptx::load_matrices(&q_registers_[4 * i], base + i / 4 * (S::kRows * 128) + word * 16);
+    }
+  }
+
   // S = Q K^T
-  __device__ __forceinline__ void issue_qk(Scores& s, bool turn) {
+  __device__ __forceinline__ void issue_qk(Scores& s) {
     ptx::wait(&m_.k_full[k_.slot], k_.phase);
-    if (turn) my_turn();
     wgmma::pin(s);
     wgmma::fence();
     const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
@@ -167,8 +180,12 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i) {
       // 16 elements are 32 bytes of a 128-byte row; descriptors count 16 bytes.
-      Qk::ss(s, a + (i / 4) * (S::kRows * 8) + (i % 4) * 2, b + (i / 4) * (S::kKeys * 8) + (i % 4) * 2,
-             i > 0);
+      const uint64_t keys = b + (i / 4) * (S::kKeys * 8) + (i % 4) * 2;
+      if constexpr (S::kQRegisters) {
+        Qk::template rs<0>(s, &q_registers_[4 * i], keys, i > 0);
+      } else {
+        Qk::ss(s, a + (i / 4) * (S::kRows * 8) + (i % 4) * 2, keys, i > 0);
+      }
     }
     wgmma::commit();
   }
@@ -181,9 +198,14 @@ class Consumer {
     const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::rs(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
+      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
     }
     wgmma::commit();
+  }
+
+  __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
+  static __device__ __forceinline__ void clear(Stats& x) {
+    x = Stats{{-INFINITY, -INFINITY}, {0, 0}};
   }
 
   __device__ __forceinline__ int query(const Work& w, int half) const {
@@ -274,12 +296,6 @@ class Consumer {
     }
   }
 
-  __device__ __forceinline__ void first_softmax(Scores& s, Stats& now, const Step& step) {
-    prepare(s, step);
-    row_max(s, now.max);
-    exponentials(s, now, now.sum);
-  }
-
   // The maximum follows only when it moves by more than 8 in log2 units: weights stay below 2^8,
   // and the final division makes any shift exact. True: `o` must shrink.
   __device__ __forceinline__ bool softmax(Scores& s, Stats& now, const Step& step,
@@ -336,7 +352,7 @@ class Consumer {
         top = to;
       }
       const float lse = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
-      factor = sum == 0 ? 0.f : factor / sum;
+      factor = sum == 0 ? 0.f : __fdividef(factor, sum);
       const int batch = c_.cu_q ? 0 : w.batch;
       if (c_.lse && inside && (lane_ & 3) == 0) {
         c_.lse[(static_cast<int64_t>(batch) * (c_.heads << c_.pack) + head) * c_.lse_head + q] = lse;
@@ -387,11 +403,26 @@ class Consumer {
     }
   }
 
+  // Rows without keys: zeros, lse -inf.
   __device__ __forceinline__ void store_empty(const Work& w) {
-    Accumulator o;
-#pragma unroll
-    for (float& x : o) x = 0;
-    store(o, Stats{{-INFINITY, -INFINITY}, {0, 0}}, w);
+    const int batch = c_.cu_q ? 0 : w.batch, size = c_.float_out ? 4 : 2;
+#pragma unroll 1
+    for (int i = 0; i < 16; ++i) {
+      const int row = w.row + row_ - lane_ / 4 + i;
+      if (row >= w.rows) break;
+      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
+      const int q = w.q0 + (row >> c_.pack);
+      char* to = static_cast<char*>(c_.out) +
+                 (batch * c_.out_batch + head * c_.out_head + q * c_.out_row) * size;
+#pragma unroll 1
+      for (int at = 16 * lane_; at < c_.dv * size; at += 16 * 32) {
+        *reinterpret_cast<uint4*>(to + at) = make_uint4(0, 0, 0, 0);
+      }
+      const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
+      if (c_.lse && lane_ == 0) {
+        c_.lse[(static_cast<int64_t>(batch) * (c_.heads << c_.pack) + head) * c_.lse_head + q] = sink;
+      }
+    }
   }
 
   const Call& c_;
@@ -400,6 +431,7 @@ class Consumer {
   int row_;  // of the tile: this thread's first row
   Ring<S::kQStages> q_;
   Ring<S::kKvStages> k_, v_;
+  uint32_t q_registers_[S::kQRegisters ? S::kD / 4 : 1];
   int work_slot_ = 0, next_slot_ = 0, steps_ = 0;
 };
 

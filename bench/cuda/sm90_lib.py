@@ -1,5 +1,6 @@
 """The Hopper kernels on torch tensors: ctypes over the C entry of sm90_shim.cc."""
 import ctypes as C
+import time
 
 import torch
 
@@ -114,23 +115,23 @@ def graph(fn, calls=20, n=15):
     return bench(g.replay, n) / calls
 
 
-def compare(fns, rounds=5, warm_s=0.015, timed_s=0.03):
-    """Median seconds of a call of each function. They take turns; each turn first runs for warm_s,
-    so that clocks and power are its own, then is timed over timed_s, calls back to back."""
-    times, guess = [[] for _ in fns], []
+def compare(fns, rounds=3, n=6, warm=2, rest_s=0.06):
+    """Median seconds of a call of each function. They take turns, and the card rests before each
+    turn: it throttles by power, and would charge one function for the one before it."""
+    times = [[] for _ in fns]
     for fn in fns:
         fn()
-        guess.append(max(2e-6, bench(fn, 3, 1)))
     for _ in range(rounds):
-        for fn, g, out in zip(fns, guess, times):
-            for _ in range(max(1, int(warm_s / g))):
-                fn()
-            n = max(2, int(timed_s / g))
-            a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            a.record()
-            for _ in range(n):
-                fn()
-            b.record()
+        for fn, out in zip(fns, times):
             torch.cuda.synchronize()
-            out.append(a.elapsed_time(b) / n)
+            time.sleep(rest_s)
+            for _ in range(warm):
+                fn()
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(n + 1)]
+            events[0].record()
+            for e in events[1:]:
+                fn()
+                e.record()
+            torch.cuda.synchronize()
+            out += [a.elapsed_time(b) for a, b in zip(events, events[1:])]
     return [sorted(t)[len(t) // 2] * 1e-3 for t in times]

@@ -43,7 +43,7 @@ class Consumer {
   };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
-      : c_(c), m_(m), group_(threadIdx.x / 128 - 1), lane_(threadIdx.x & 31) {
+      : c_(c), m_(m), group_(__shfl_sync(~0u, threadIdx.x / 128, 0) - 1), lane_(threadIdx.x & 31) {
     row_ = group_ * 64 + (threadIdx.x % 128) / 32 * 16 + lane_ / 4;
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
@@ -128,7 +128,7 @@ class Consumer {
       ptx::wait(&m_.q_full[q_.slot], q_.phase);
       work_slot_ = next_slot_;
       next_slot_ = (next_slot_ + 1) % kWorkSlots;
-      steps_ = m_.work[work_slot_].steps;
+      steps_ = __shfl_sync(~0u, m_.work[work_slot_].steps, 0);
       if (steps_ < 0) return false;
       if (steps_ > 0) {
         if constexpr (S::kQRegisters) {
@@ -175,16 +175,16 @@ class Consumer {
     ptx::wait(&m_.k_full[k_.slot], k_.phase);
     wgmma::pin(s);
     wgmma::fence();
-    const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
-    const uint64_t b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
+    const wgmma::Matrix a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
+    const wgmma::Matrix b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i) {
       // 16 elements are 32 bytes of a 128-byte row; descriptors count 16 bytes.
-      const uint64_t keys = b + (i / 4) * (S::kKeys * 8) + (i % 4) * 2;
+      const uint64_t keys = b.at((i / 4) * (S::kKeys * 8) + (i % 4) * 2);
       if constexpr (S::kQRegisters) {
         Qk::template rs<0>(s, &q_registers_[4 * i], keys, i > 0);
       } else {
-        Qk::ss(s, a + (i / 4) * (S::kRows * 8) + (i % 4) * 2, keys, i > 0);
+        Qk::ss(s, a.at((i / 4) * (S::kRows * 8) + (i % 4) * 2), keys, i > 0);
       }
     }
     wgmma::commit();
@@ -195,38 +195,47 @@ class Consumer {
     ptx::wait(&m_.v_full[v_.slot], v_.phase);
     wgmma::pin(o);
     wgmma::fence();
-    const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
+    const wgmma::Matrix b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
+      Pv::template rs<1>(o, &p[4 * i], b.at(i * (16 * 8)), add || i > 0);
     }
     wgmma::commit();
   }
 
-  __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   static __device__ __forceinline__ void clear(Stats& x) {
     x = Stats{{-INFINITY, -INFINITY}, {0, 0}};
   }
-
+  __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   __device__ __forceinline__ int query(const Work& w, int half) const {
     return (w.row + row_ + 8 * half) >> c_.pack;
   }
 
-  // Forbidden pairs to -inf. Column of element i of a row: 8 (i / 2) + 2 (lane % 4) + i % 2.
+  // Forbidden pairs to -inf. Element i of a row is column 8 (i / 2) + 2 (lane % 4) + i % 2 of the
+  // step; `high` and `low` count columns of each piece.
   __device__ __forceinline__ void mask(Scores& s, const Step& step) {
     const Work& w = m_.work[work_slot_];
+    const int first = 2 * (lane_ & 3);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = query(w, half) + w.shift;
-      const int high = min(w.nk, at + c_.right), low = at + c_.left;
+      const int high = min(w.nk, at + c_.right) - first, low = at + c_.left - first;
+      const int sink = c_.sink - first;
 #pragma unroll
       for (int i = 0; i < S::kKeys / 4; ++i) {
         const int column = 8 * (i / 2) + i % 2;
-        const int key = (column < S::kPiece ? step.key[0] + column
-                                            : step.key[1] + column - S::kPiece) +
-                        2 * (lane_ & 3);
-        const bool keep = key < high && (key >= low || key < c_.sink);
-        if (!keep) s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+        const int key = column < S::kPiece ? step.key[0] : step.key[1] - S::kPiece;
+        if (column >= high - key) s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+      }
+      if (step.mask & 2) {
+#pragma unroll
+        for (int i = 0; i < S::kKeys / 4; ++i) {
+          const int column = 8 * (i / 2) + i % 2;
+          const int key = column < S::kPiece ? step.key[0] : step.key[1] - S::kPiece;
+          if (column < low - key && column >= sink - key) {
+            s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+          }
+        }
       }
     }
   }
@@ -260,7 +269,7 @@ class Consumer {
 
   __device__ __forceinline__ void prepare(Scores& s, const Step& step) {
     if constexpr (S::kHooks) hook(s, step);
-    if (step.mask) mask(s, step);
+    if (__any_sync(~0u, step.mask)) mask(s, step);
   }
 
   __device__ __forceinline__ void row_max(const Scores& s, float (&top)[2]) {
@@ -328,7 +337,7 @@ class Consumer {
     for (int i = 0; i < S::kD / 2; ++i) o[i] *= shrink[i / 2 % 2];
   }
 
-  // Scores' layout is the A operand's: 16 keys are two groups of eight.
+  // The layout of the scores is that of the A operand: 16 keys are two groups of eight.
   __device__ __forceinline__ void to_weights(const Scores& s, Weights& p) {
 #pragma unroll
     for (int i = 0; i < S::kKeys / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1], T());
@@ -337,35 +346,88 @@ class Consumer {
   // Divides, adds the sink's logit, writes lse and the rows.
   __device__ __forceinline__ void store(Accumulator& o, const Stats& stats, const Work& w) {
     constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+    float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = w.row + row_ + 8 * half;
       const bool inside = row < w.rows;
       const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      const int q = w.q0 + (row >> c_.pack);
       float sum = quad_sum(stats.sum[half]);
-      float top = stats.max[half] * c_.scale_log2, factor = 1;
+      float top = stats.max[half] * c_.scale_log2;
+      factor[half] = 1;
       if (c_.sink_logit && inside) {
         const float sink = c_.sink_logit[head] * kLog2e, to = fmaxf(top, sink);
-        factor = ptx::exp2(top - to);
-        sum = sum * factor + ptx::exp2(sink - to);
+        factor[half] = ptx::exp2(top - to);
+        sum = sum * factor[half] + ptx::exp2(sink - to);
         top = to;
       }
-      const float lse = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
-      factor = sum == 0 ? 0.f : __fdividef(factor, sum);
-      const int batch = c_.cu_q ? 0 : w.batch;
+      factor[half] = sum == 0 ? 0.f : __fdividef(factor[half], sum);
       if (c_.lse && inside && (lane_ & 3) == 0) {
-        c_.lse[(static_cast<int64_t>(batch) * (c_.heads << c_.pack) + head) * c_.lse_head + q] = lse;
+        *lse_at(w, row, head) = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
       }
-      const int64_t at = batch * c_.out_batch + head * c_.out_head + q * c_.out_row;
+    }
+    if constexpr (S::kStaged) {
+      if (!c_.float_out && !c_.cu_q) {
+        store_staged(o, factor, w);
+        return;
+      }
+    }
+    store_direct(o, factor, w);
+  }
+
+  __device__ __forceinline__ float* lse_at(const Work& w, int row, int head) const {
+    const int64_t line = int64_t{c_.cu_q ? 0 : w.batch} * (c_.heads << c_.pack) + head;
+    return c_.lse + line * c_.lse_head + w.q0 + (row >> c_.pack);
+  }
+
+  // Through shared memory by the copy engine, each warp its own 16 rows.
+  __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
+                                               const Work& w) {
+    const int warp = group_ * 4 + threadIdx.x % 128 / 32;
+    const uint32_t to = ptx::shared(m_.out[warp]);
+    const int row = lane_ & 15;
+    if (lane_ == 0) ptx::wait_stores();
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < S::kD / 16; ++i) {
+      uint32_t x[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        x[j] = pack(o[8 * i + 2 * j] * factor[j % 2], o[8 * i + 2 * j + 1] * factor[j % 2], T());
+      }
+      const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
+      ptx::store_matrices(to + i / 4 * 2048 + row * 128 + word * 16, x);
+    }
+    ptx::fence_async();
+    __syncwarp();
+    if (lane_ == 0) {
+#pragma unroll
+      for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
+        ptx::store5(&c_.o, to + chunk * 2048, chunk * 64, 0, (w.row + warp * 16) >> c_.pack, w.head,
+                    w.batch);
+      }
+      ptx::commit_stores();
+    }
+  }
+
+  // Straight from the registers: f32, packed sequences, no shared memory to spare.
+  __device__ __forceinline__ void store_direct(const Accumulator& o, const float (&factor)[2],
+                                               const Work& w) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = w.row + row_ + 8 * half;
+      const bool inside = row < w.rows;
+      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
+      const int64_t at = (c_.cu_q ? 0 : w.batch) * c_.out_batch + head * c_.out_head +
+                         (w.q0 + (row >> c_.pack)) * c_.out_row;
       if (c_.float_out) {
         float* to = static_cast<float*>(c_.out) + at;
 #pragma unroll
         for (int g = 0; g < S::kD / 8; ++g) {
           const int column = 8 * g + 2 * (lane_ & 3);
           if (inside && column < c_.dv) {
-            *reinterpret_cast<float2*>(to + column) =
-                make_float2(o[4 * g + 2 * half] * factor, o[4 * g + 2 * half + 1] * factor);
+            *reinterpret_cast<float2*>(to + column) = make_float2(
+                o[4 * g + 2 * half] * factor[half], o[4 * g + 2 * half + 1] * factor[half]);
           }
         }
       } else {
@@ -375,8 +437,8 @@ class Consumer {
           uint32_t x[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor,
-                        o[16 * g + 4 * i + 2 * half + 1] * factor, T());
+            x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor[half],
+                        o[16 * g + 4 * i + 2 * half + 1] * factor[half], T());
           }
           transpose(x);
           const int column = 32 * g + 8 * (lane_ & 3);
@@ -420,7 +482,7 @@ class Consumer {
       }
       const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
       if (c_.lse && lane_ == 0) {
-        c_.lse[(static_cast<int64_t>(batch) * (c_.heads << c_.pack) + head) * c_.lse_head + q] = sink;
+        *lse_at(w, row, head) = sink;
       }
     }
   }

@@ -57,7 +57,7 @@ class Steps {
         const int key = (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
         const bool missing = p >= entries_ * pieces_an_entry_;
         s.key[i] = missing ? kNoKey : key;
-        s.mask |= (tile >> 31) | (key + S::kPiece > nk_) | missing;
+        s.mask |= (tile >> 31) * 3 | (key + S::kPiece > nk_) | missing;
       }
       if (kPieces == 1) s.key[1] = s.key[0];
     } else {
@@ -72,7 +72,7 @@ class Steps {
       const int key = tile * S::kKeys;
       s.key[0] = key;
       s.key[1] = key + (kPieces == 2 ? S::kPiece : 0);
-      s.mask = key + S::kKeys > high_ || (key < low_ && key + S::kKeys > sink_);
+      s.mask = (key + S::kKeys > high_) | (key < low_ && key + S::kKeys > sink_) * 3;
     }
     return s;
   }
@@ -201,6 +201,10 @@ __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
       }
     }
     number = c.counter ? __shfl_sync(~0u, next, 0) : next;
+  }
+  // The last block to run dry leaves the counters at zero for the next call.
+  if (c.counter && leader && atomicAdd(c.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
+    c.counter[0] = c.counter[1] = 0;
   }
   ptx::wait(&m.q_empty[q.slot], q.phase ^ 1);
   if (leader) {

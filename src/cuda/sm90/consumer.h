@@ -87,15 +87,24 @@ class Consumer {
         const Stats before = now;
         if (last) clear(now);
         const bool moved = softmax(s, now, take_step(), shrink);
-        wgmma::wait<0>();
-        wgmma::pin(o);
-        give_back_v();
+        // The wait is repeated behind the branch, because within one block of code the compiler
+        // moves it before the exponentials, which belong under PV.
+        wgmma::pin(s);
+        wgmma::pin(now.sum);
         if (last) {
+          wgmma::wait<0>();
+          wgmma::pin(o);
           store(o, before, m_.work[slot]);
           slot = work_slot_;
         } else if (moved) {
+          wgmma::wait<0>();
+          wgmma::pin(o);
           rescale(o, shrink);
+        } else {
+          wgmma::wait<0>();
+          wgmma::pin(o);
         }
+        give_back_v();
         to_weights(s, p);
       }
       issue_pv(o, p, steps_of(slot) > 1);

@@ -25,6 +25,21 @@ def cudnn(q, k, v, causal):
     return run
 
 
+try:
+    import fa3_fwd_interface as fa3
+except ImportError:
+    fa3 = None
+
+
+def rivals(q, k, v, causal):
+    """cuDNN, and FlashAttention-3 where its package is there (on [B, N, H, D] copies)."""
+    out = [("cuDNN", lambda: cudnn(q, k, v, causal))]
+    if fa3:
+        x = [t.transpose(1, 2).contiguous() for t in (q, k, v)]
+        out.append(("FA3", lambda: lambda: fa3.flash_attn_func(*x, causal=causal)))
+    return out
+
+
 def rand(b, h, n, d, dtype=torch.bfloat16):
     return torch.randn(b, h, n, d, device="cuda", dtype=dtype)
 
@@ -76,7 +91,7 @@ def dense(d, lens, forced):
         q, k, v = (rand(b, h, s, d) for _ in range(3))
         for causal in (False, True):
             flops = 4 * b * h * s * s * d * (0.5 if causal else 1)
-            named = [("cuDNN", lambda: cudnn(q, k, v, causal))] + own(forced, q, k, v, causal=causal)
+            named = rivals(q, k, v, causal) + own(forced, q, k, v, causal=causal)
             print(f"d{d} {s} b{b} {'causal' if causal else 'full  '}: {rates(named, flops)}", flush=True)
 
 
@@ -94,29 +109,29 @@ def tiles(s, d, sizes, densities, h=16, forced=None):
         print(row, flush=True)
 
 
-def band(s, d, h=16):
+def band(s, d, forced, h=16):
     q, k, v = (rand(1, h, s, d) for _ in range(3))
     for w, sink in ((1024, 0), (1024, 64), (4096, 0)):
         pairs = w * s - w * (w - 1) / 2
         row = f"band {w} sink {sink} d{d} {s}:"
-        row += " " + rates(own(None, q, k, v, causal=True, left=w - 1, sink=sink), 4 * h * d * pairs)
+        row += " " + rates(own(forced, q, k, v, causal=True, left=w - 1, sink=sink), 4 * h * d * pairs)
         print(row, flush=True)
 
 
-def small(d):
+def small(d, forced):
     for b, h, kv, s in ((1, 16, 16, 512), (32, 16, 16, 512), (1, 32, 8, 512), (4, 16, 16, 1024)):
         q, k, v = rand(b, h, s, d), rand(b, kv, s, d), rand(b, kv, s, d)
         for causal in (False, True):
             flops = 4 * b * h * s * s * d * (0.5 if causal else 1)
-            row = f"small d{d} b{b} h{h}:{kv} {s} {'causal' if causal else 'full  '}: cuDNN "
-            row += f"{flops / graph(cudnn(q, k, v, causal)) / 1e12:4.0f} |"
-            for x in libs:
-                for f in (None, f"bf16_d{d}_64x64"):
-                    try:
-                        row += f" {flops / graph(x.call(q, k, v, causal=causal, force=f)[0]) / 1e12:4.0f}"
-                    except Exception as e:
-                        row += " " + str(e)[:50]
-            print(row, flush=True)
+            named = rivals(q, k, v, causal) + own(forced, q, k, v, causal=causal)
+            line = []
+            for name, make in named:
+                try:
+                    line.append(f"{name} {flops / graph(make()) / 1e12:4.0f}")
+                except Exception as e:
+                    line.append(f"{name} {str(e)[:60]}")
+            print(f"small d{d} b{b} h{h}:{kv} {s} {'causal' if causal else 'full  '}: {'  '.join(line)}",
+                  flush=True)
 
 
 for w in what:
@@ -131,9 +146,9 @@ for w in what:
                 tiles(s, int(name[5:] or 128), ((128, 128), (128, 64), (64, 64)),
                       (1.0, 0.5, 0.25, 0.1, 0.05), forced=forced)
         elif name.startswith("band"):
-            band(32768, int(name[4:] or 128))
+            band(32768, int(name[4:] or 128), forced)
         elif name.startswith("small"):
-            small(int(name[5:] or 128))
+            small(int(name[5:] or 128), forced)
         else:
             dense(int(name[1:].split("-")[0]),
                   [int(x) for x in name.split("-")[1:]] or [4096, 16384, 32768], forced)

@@ -1,5 +1,6 @@
 """The Hopper kernels on torch tensors: ctypes over the C entry of sm90_shim.cc."""
 import ctypes as C
+import time
 
 import torch
 
@@ -114,20 +115,23 @@ def graph(fn, calls=20, n=15):
     return bench(g.replay, n) / calls
 
 
-def compare(fns, rounds=7, burst=3):
-    """Median seconds of a call of each function. They take turns, `burst` calls at a time after one
-    that is not timed, so that clocks and temperature are the same for all."""
+def compare(fns, rounds=3, n=6, warm=2, rest_s=0.06):
+    """Median seconds of a call of each function. They take turns, and the card rests before each
+    turn: it throttles by power, and would charge one function for the one before it."""
     times = [[] for _ in fns]
     for fn in fns:
         fn()
     for _ in range(rounds):
         for fn, out in zip(fns, times):
-            fn()
-            a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            a.record()
-            for _ in range(burst):
-                fn()
-            b.record()
             torch.cuda.synchronize()
-            out.append(a.elapsed_time(b) / burst)
+            time.sleep(rest_s)
+            for _ in range(warm):
+                fn()
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(n + 1)]
+            events[0].record()
+            for e in events[1:]:
+                fn()
+                e.record()
+            torch.cuda.synchronize()
+            out += [a.elapsed_time(b) for a, b in zip(events, events[1:])]
     return [sorted(t)[len(t) // 2] * 1e-3 for t in times]

@@ -35,8 +35,8 @@ typedef struct regard_tensors {
   regard_view q, k, v, out, lse, pages;
 } regard_tensors;
 
-/* As Problem (problem.h). Defaults: one of everything, scale NaN (1 / sqrt(dk)), the last query meets
- * the last key. cu_q, cu_k: sequences + 1 cumulative lengths each, or null. */
+/* As Problem (problem.h). Defaults: one of everything, scale NaN (1 / sqrt(dk)), the last query
+ * meets the last key. cu_q, cu_k: sequences + 1 cumulative lengths each, or null. */
 typedef struct regard_problem {
   size_t struct_size;
   int64_t batch, heads, kv_heads, nq, nk, dk, dv;
@@ -46,13 +46,14 @@ typedef struct regard_problem {
   const int64_t *cu_q, *cu_k;
 } regard_problem;
 
-/* As Branch (plan.h). Pointers are read during the call that takes the struct; the memory of bias and
- * key_bias (host or GPU) is borrowed for the life of the plan. */
+/* As Branch (plan.h). Pointers are read during the call that takes the struct; the memory of bias
+ * and key_bias (host or GPU) is borrowed for the life of the plan. */
 typedef struct regard_branch {
   size_t struct_size;
   int32_t cover, causal;
   int64_t left, right, sink; /* the band, or the rule's window; -1: no limit */
-  /* Tiles and columns (bk 1): an IndexList (tiles.h); start has batch * heads * rows + 1 entries. */
+  /* Tiles and columns (bk 1): an IndexList (tiles.h); start has batch * heads * rows + 1 entries.
+   */
   int64_t list_batch, list_heads;
   int32_t bq, bk;
   const int64_t* start;
@@ -88,8 +89,8 @@ void regard_options_init(regard_options*);
 const char* regard_error(void);
 const char* regard_version(void);
 
-/* Branches (1 to 4) under a combine; `gate` is f32 [B, heads, nq, branches] for REGARD_GATED, borrowed,
- * else null. */
+/* Branches (1 to 4) under a combine; `gate` is f32 [B, heads, nq, branches] for REGARD_GATED,
+ * borrowed, else null. */
 int regard_plan_create(const regard_problem*, const regard_branch* branches, int32_t count,
                        int32_t combine, const regard_view* gate, regard_plan** plan);
 /* A method of the catalogue, "xattention:threshold=0.9", on q, k, v; scale NaN: 1 / sqrt(dk). */

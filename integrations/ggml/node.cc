@@ -96,7 +96,8 @@ Score score_of(const ggml_tensor* op, const MaskPart& mask, int64_t sequence, in
   bias.size[3] = mask.nk;
   s.bias = Tensor{bias, nullptr};
   const float max_bias = param(op, 1);
-  if (max_bias > 0) s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias, SlopeRule::nearest_power);
+  if (max_bias > 0)
+    s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias, SlopeRule::nearest_power);
   return s;
 }
 

@@ -9,8 +9,10 @@ namespace {
 
 Array padded(void* data, DType dtype, const std::vector<int64_t>& shape,
              const std::vector<int64_t>& strides, nb::object owner) {
-  Array a{
-      {data, dtype, Device::cpu, {1, 1, 1, 1}, {0, 0, 0, 0}}, int(shape.size()), 0, std::move(owner)};
+  Array a{{data, dtype, Device::cpu, {1, 1, 1, 1}, {0, 0, 0, 0}},
+          int(shape.size()),
+          0,
+          std::move(owner)};
   const size_t first = 4 - shape.size();
   for (size_t i = 0; i < shape.size(); ++i) {
     a.view.size[first + i] = shape[i];

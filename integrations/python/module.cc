@@ -80,7 +80,8 @@ nb::dict run_plan(const Planned& p, const Array& q, const Array& k, const Array&
   Trace trace;
   {
     const nb::gil_scoped_release free;
-    attend(p.plan, q.view, k.view, v.view, out_of(out, lse, mass), {threads, impl, strict, &trace, reinterpret_cast<void*>(stream)});
+    attend(p.plan, q.view, k.view, v.view, out_of(out, lse, mass),
+           {threads, impl, strict, &trace, reinterpret_cast<void*>(stream)});
   }
   return trace_dict(trace);
 }

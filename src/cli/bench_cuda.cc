@@ -32,9 +32,10 @@ double seconds_of(const Runner& runner, const Tensors& t, int rounds) {
 
 void bench_cuda(const std::vector<std::string>& lines, const std::string& impl, int repeats,
                 const std::string& json) {
-  fmt::print("{}; medians of {} replays of a graph of 10 runs; keys and values below 50 MB stay in "
-             "L2\n{:>10} {:>9} {:>8}  {:<10} {}\n",
-             cuda::device_name(), repeats, "us", "TFLOP/s", "KV GB/s", "ran on", "problem");
+  fmt::print(
+      "{}; medians of {} replays of a graph of 10 runs; keys and values below 50 MB stay in "
+      "L2\n{:>10} {:>9} {:>8}  {:<10} {}\n",
+      cuda::device_name(), repeats, "us", "TFLOP/s", "KV GB/s", "ran on", "problem");
   nlohmann::json rows = nlohmann::json::array();
   for (const std::string& line : lines) {
     const TextProblem x = parse_problem(line);

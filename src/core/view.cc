@@ -39,7 +39,8 @@ void read_strided(const View& v, const char* p, To* dst, Read read) {
 template <class To>
 void read_any(const View& v, int64_t a, int64_t b, int64_t c, To* dst) {
   if (v.device != Device::cpu)
-    throw Error(fmt::format("read: {} lies in a GPU's memory, where the CPU does not read", v.shape()));
+    throw Error(
+        fmt::format("read: {} lies in a GPU's memory, where the CPU does not read", v.shape()));
   const char* p = v.at(a, b, c);
   switch (v.dtype) {
     case DType::f64:

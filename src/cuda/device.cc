@@ -40,8 +40,8 @@ const DeviceInfo& device_info(int device) {
   if (!info) {
     cudaDeviceProp p;
     check(cudaGetDeviceProperties(&p, device), "read the device's properties");
-    info = std::make_unique<DeviceInfo>(
-        DeviceInfo{p.multiProcessorCount, p.major, p.minor, p.name});
+    info =
+        std::make_unique<DeviceInfo>(DeviceInfo{p.multiProcessorCount, p.major, p.minor, p.name});
   }
   return *info;
 }
@@ -99,8 +99,8 @@ void check_run(const Tensors& t, const void* workspace, void* stream, int device
     if (a.type != cudaMemoryTypeDevice && a.type != cudaMemoryTypeManaged)
       throw Error(fmt::format("run: {} is not in a GPU's memory", name));
     if (a.type == cudaMemoryTypeDevice && a.device != device)
-      throw Error(fmt::format("run: {} is on device {}, made ready for device {}", name, a.device,
-                              device));
+      throw Error(
+          fmt::format("run: {} is on device {}, made ready for device {}", name, a.device, device));
   };
   look("q", t.q.data, 16), look("k", t.k.data, 16), look("v", t.v.data, 16);
   look("out", t.out.out.data, 16), look("lse", t.out.lse.data, 4), look("pages", t.pages.data, 4);

@@ -36,8 +36,8 @@ std::string form_refusal(const Plan& plan, const Tensors& t) {
   if (p.group() * p.nq <= 16)
     return "16 or fewer query rows a KV head: cuda_sm80 cuts them over keys";
   const View& lse = t.out.lse;
-  if (lse && (lse.stride[2] != 4 || lse.stride[1] != 4 * p.nq ||
-              lse.stride[0] != 4 * p.nq * p.heads))
+  if (lse &&
+      (lse.stride[2] != 4 || lse.stride[1] != 4 * p.nq || lse.stride[0] != 4 * p.nq * p.heads))
     return "lse is not contiguous";
   return "";
 }

@@ -248,8 +248,8 @@ void check_pages(const Problem& p, const Tensors& t) {
 void check_call(const Plan& plan, const Tensors& t) {
   const Problem& p = plan.problem;
   if (t.pages) check_pages(p, t);
-  const Problem have = Problem::of_views(t.q, t.pages ? unpaged(t.k, p) : t.k,
-                                         t.pages ? unpaged(t.v, p) : t.v);
+  const Problem have =
+      Problem::of_views(t.q, t.pages ? unpaged(t.k, p) : t.k, t.pages ? unpaged(t.v, p) : t.v);
   if (have.batch != p.batch || have.heads != p.heads || have.kv_heads != p.kv_heads ||
       have.nq != p.nq || have.nk != p.nk || have.dk != p.dk || have.dv != p.dv)
     throw Error(fmt::format("attend: the plan is for {}, the views are {}", p.str(), have.str()));
@@ -285,8 +285,8 @@ std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
   return out;
 }
 
-// The implementation to use. An implementation for the other device refuses, but passing it by is no
-// fallback.
+// The implementation to use. An implementation for the other device refuses, but passing it by is
+// no fallback.
 const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
                              const RunOptions& options) {
   const std::vector<Choice> list = choices(plan, t, threads, options);
@@ -376,8 +376,9 @@ void Runner::run(const Tensors& t, void* workspace, int64_t bytes, void* stream)
   const auto same = [](const char* name, const View& got, const View& want) {
     if (got.dtype != want.dtype || got.device != want.device || got.size != want.size ||
         got.stride != want.stride || bool(got) != bool(want))
-      throw Error(fmt::format("run: {} is {}, made ready for {} (sizes, type, strides, device, presence)",
-                              name, got.shape(), want.shape()));
+      throw Error(
+          fmt::format("run: {} is {}, made ready for {} (sizes, type, strides, device, presence)",
+                      name, got.shape(), want.shape()));
   };
   same("q", t.q, m.q), same("k", t.k, m.k), same("v", t.v, m.v), same("out", t.out.out, m.out.out);
   same("lse", t.out.lse, m.out.lse), same("pages", t.pages, m.pages);

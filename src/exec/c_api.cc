@@ -115,7 +115,8 @@ std::shared_ptr<const IndexList> list_of(const regard_branch& x, const Problem& 
 Branch branch_of(const regard_branch& x, const Problem& p) {
   if (x.cover < REGARD_ALL || x.cover > REGARD_COLUMNS || x.norm < REGARD_SOFTMAX ||
       x.norm > REGARD_SIGMOID)
-    throw Error(fmt::format("regard: cover {}, norm {}; accepted: 0 to 3, 0 to 2", x.cover, x.norm));
+    throw Error(
+        fmt::format("regard: cover {}, norm {}; accepted: 0 to 3, 0 to 2", x.cover, x.norm));
   Branch b;
   if (x.pooled > 1) b.source = {SourceKind::pooled, x.pooled};
   const int64_t keys = source_keys(p, b);
@@ -215,8 +216,7 @@ int regard_plan_method(const char* spec, const regard_tensors* tensors, int32_t 
 }
 
 int regard_plan_density(const regard_plan* plan, double* density) {
-  return guarded(
-      [&] { *handle(density, "density") = cost(handle(plan, "plan")->plan).density(); });
+  return guarded([&] { *handle(density, "density") = cost(handle(plan, "plan")->plan).density(); });
 }
 
 void regard_plan_free(regard_plan* plan) { delete plan; }

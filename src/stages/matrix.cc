@@ -218,7 +218,8 @@ void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count
   const int64_t n = v.size[3];
   if (v.device != Device::cpu)
     throw Error(
-        "plan: this method reads queries and keys to make its plan, and they lie in a GPU's memory; "
+        "plan: this method reads queries and keys to make its plan, and they lie in a GPU's "
+        "memory; "
         "accepted: tensors in the CPU's memory");
   const bool dense = v.stride[3] == info(v.dtype).bytes;
   for (int64_t i = 0; i < count; ++i, dst += n) {

@@ -1,12 +1,12 @@
-// The GPU kernels against the reference: the bodies of cpu_test.cc over each implementation and type.
-// Without a GPU every test is skipped, with the reason; a plan that an implementation refuses is
-// passed over, and a test of which nothing ran is skipped.
+// The GPU kernels against the reference: the bodies of cpu_test.cc over each implementation and
+// type. Without a GPU every test is skipped, with the reason; a plan that an implementation refuses
+// is passed over, and a test of which nothing ran is skipped.
 #include <algorithm>
 #include <cstring>
 #include <functional>
 
-#include "regard/status.h"
 #include "check.h"
+#include "regard/status.h"
 
 namespace regard {
 namespace {
@@ -77,7 +77,8 @@ class Cuda : public testing::TestWithParam<Kind> {
   void judge(const Plan& plan, const Inputs3& x, const Tensor& out, const Tensor& lse) {
     Out got;
     got.out = out.view, got.lse = lse.view;
-    const ref::Verdict v = ref::judge(plan, x.q.view, x.k.view, x.v.view, got, hardware_threads(), type());
+    const ref::Verdict v =
+        ref::judge(plan, x.q.view, x.k.view, x.v.view, got, hardware_threads(), type());
     EXPECT_TRUE(v.passed()) << plan.problem.str() << ": " << v.failure;
   }
 
@@ -104,10 +105,18 @@ TEST_P(Cuda, TokenCountsAroundTiles) {
 }
 
 TEST_P(Cuda, HeadSizes) {
-  for (auto [dk, dv] : std::vector<std::pair<int, int>>{{8, 8},     {16, 24},   {40, 40},
-                                                        {64, 64},   {72, 80},   {96, 48},
-                                                        {128, 128}, {192, 128}, {160, 152},
-                                                        {256, 256}, {576, 512}, {24, 512}})
+  for (auto [dk, dv] : std::vector<std::pair<int, int>>{{8, 8},
+                                                        {16, 24},
+                                                        {40, 40},
+                                                        {64, 64},
+                                                        {72, 80},
+                                                        {96, 48},
+                                                        {128, 128},
+                                                        {192, 128},
+                                                        {160, 152},
+                                                        {256, 256},
+                                                        {576, 512},
+                                                        {24, 512}})
     for (int64_t nq : {3, 77}) check(Plan::all(problem(2, 1, nq, 271, dk, dv)).causal());
 }
 
@@ -159,14 +168,8 @@ TEST_P(Cuda, RandomPlans) {
 }
 
 TEST_P(Cuda, TilesAndColumns) {
-  for (auto [bq, bk] : std::vector<std::pair<int, int>>{{64, 64},
-                                                        {128, 128},
-                                                        {128, 64},
-                                                        {32, 16},
-                                                        {64, 24},
-                                                        {13, 7},
-                                                        {16, 1},
-                                                        {1, 1}}) {
+  for (auto [bq, bk] : std::vector<std::pair<int, int>>{
+           {64, 64}, {128, 128}, {128, 64}, {32, 16}, {64, 24}, {13, 7}, {16, 1}, {1, 1}}) {
     const Problem p = problem(4, 2, 200, 333, 64, 64);
     const Inputs3 x = inputs(p);
     for (int64_t heads : {1, 2, 4}) {
@@ -347,7 +350,8 @@ TEST_P(Cuda, CombinedBranches) {
   }
 }
 
-// Keys in pages, against the same keys side by side: the same tiles in the same order, so equal bits.
+// Keys in pages, against the same keys side by side: the same tiles in the same order, so equal
+// bits.
 TEST_P(Cuda, PagesChangeNoBit) {
   for (int64_t page : {1, 16, 64})
     for (int64_t nq : {1, 40}) {
@@ -469,9 +473,8 @@ TEST_P(Cuda, BadCallsAreErrorsAndLeaveNoneBehind) {
   says("not in a GPU's memory", [&](regard::Tensors& t) { t.k.data = x.k.view.data; });
   says("not aligned", [&](regard::Tensors& t) { t.k.data = static_cast<char*>(t.k.data) + 2; });
   says("strides", [&](regard::Tensors& t) { t.v.stride[2] += 2; });
-  says("accepted: all f16 or all bf16", [&](regard::Tensors& t) {
-    t.k.dtype = type() == DType::f16 ? DType::bf16 : DType::f16;
-  });
+  says("accepted: all f16 or all bf16",
+       [&](regard::Tensors& t) { t.k.dtype = type() == DType::f16 ? DType::bf16 : DType::f16; });
   const Runner runner(plan, d.t, options());
   if (runner.workspace() > 0) {
     const std::string m = message([&] { runner.run(d.t, nullptr, 0); });

@@ -13,7 +13,6 @@
 
 namespace regard::test {
 
-
 struct DeviceRun {
   regard::Tensors t;
   std::vector<Tensor> own;

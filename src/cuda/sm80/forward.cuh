@@ -20,8 +20,8 @@ struct Shape {
   static constexpr int kOwnKeys = kKeys / kWn, kOwnDv = kDv / kWd;
   static constexpr int kStageElements = kKeys * (kDk + kDv);
   static constexpr int kIdSlots = kStages + 1;
-  static constexpr int kBytes = 2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 +
-                                kIdSlots * kKeys * 8;
+  static constexpr int kBytes =
+      2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 + kIdSlots * kKeys * 8;
 };
 
 template <class S>
@@ -57,8 +57,12 @@ struct Block {
   __device__ __forceinline__ int rows() const { return item.queries * item.heads; }
   __device__ __forceinline__ int own_row(int half) const { return wm * 16 + lane / 4 + 8 * half; }
   __device__ __forceinline__ int head(int row) const { return item.h0 + row % item.heads; }
-  __device__ __forceinline__ T* keys_of(int tile) const { return ring + tile % S::kStages * S::kStageElements; }
-  __device__ __forceinline__ T* values_of(int tile) const { return keys_of(tile) + S::kKeys * S::kDk; }
+  __device__ __forceinline__ T* keys_of(int tile) const {
+    return ring + tile % S::kStages * S::kStageElements;
+  }
+  __device__ __forceinline__ T* values_of(int tile) const {
+    return keys_of(tile) + S::kKeys * S::kDk;
+  }
 
   __device__ __forceinline__ void load_queries() {
     constexpr int kChunks = S::kDk / 8;
@@ -87,8 +91,8 @@ struct Block {
     const int64_t kb = p.pages ? 0 : item.b * p.k.batch, vb = p.pages ? 0 : item.b * p.v.batch;
     tiles.template load<S::kDk>(tile, keys_of(tile), p.k.data + kb + kv_head * p.k.head, p.k_page,
                                 p.k.token, p.dk, thread);
-    tiles.template load<S::kDv>(tile, values_of(tile), p.v.data + vb + kv_head * p.v.head,
-                                p.v_page, p.v.token, p.dv, thread);
+    tiles.template load<S::kDv>(tile, values_of(tile), p.v.data + vb + kv_head * p.v.head, p.v_page,
+                                p.v.token, p.dv, thread);
   }
 
   __device__ __forceinline__ void run() {
@@ -285,8 +289,8 @@ struct Block {
   }
 
   __device__ __forceinline__ void softmax_weights(bool poisoned) {
-    // The fast way scales and subtracts in one rounding, so that the largest weight is 2^(rounding of
-    // the scaled maximum) instead of 1: below this, within 2^-18 of it.
+    // The fast way scales and subtracts in one rounding, so that the largest weight is 2^(rounding
+    // of the scaled maximum) instead of 1: below this, within 2^-18 of it.
     constexpr float kLarge = 64;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -340,14 +344,14 @@ struct Block {
     const int v_row = wn * S::kOwnKeys + lane % 16;
 #pragma unroll
     for (int k = 0; k < kNn / 2; ++k) {
-      const uint32_t a[4] = {
-          pack<T>(s[2 * k][0], s[2 * k][1]), pack<T>(s[2 * k][2], s[2 * k][3]),
-          pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]), pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+      const uint32_t a[4] = {pack<T>(s[2 * k][0], s[2 * k][1]), pack<T>(s[2 * k][2], s[2 * k][3]),
+                             pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]),
+                             pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
 #pragma unroll
       for (int d = 0; d < kDn / 2; ++d) {
         uint32_t b[4];
-        load_matrix_transposed(
-            b, va + swizzled<S::kDv>(v_row + 16 * k, wd * kDn + 2 * d + lane / 16));
+        load_matrix_transposed(b,
+                               va + swizzled<S::kDv>(v_row + 16 * k, wd * kDn + 2 * d + lane / 16));
         multiply<T>(acc[2 * d], a, b[0], b[1]);
         multiply<T>(acc[2 * d + 1], a, b[2], b[3]);
       }
@@ -394,7 +398,8 @@ struct Block {
         for (int d = 0; d < kDn; ++d) {
           const int c = (wd * kDn + d) * 8 + lane % 4 * 2;
           if (c < p.dv)
-            write2(to.row, to.type, c, acc[d][2 * half] * to.factor, acc[d][2 * half + 1] * to.factor);
+            write2(to.row, to.type, c, acc[d][2 * half] * to.factor,
+                   acc[d][2 * half + 1] * to.factor);
         }
       }
     }
@@ -419,7 +424,8 @@ struct Block {
     if (heads && p.lse.data)
       *reinterpret_cast<float*>(p.lse.data + item.b * p.lse.batch + n * p.lse.head +
                                 i * p.lse.token) = row_lse(h);
-    return {p.out.data + item.b * p.out.batch + n * p.out.head + i * p.out.token, p.out_type, factor};
+    return {p.out.data + item.b * p.out.batch + n * p.out.head + i * p.out.token, p.out_type,
+            factor};
   }
 
   __device__ __forceinline__ void merge_warps() {

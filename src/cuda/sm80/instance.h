@@ -21,8 +21,9 @@ struct Instance {
 // In the order of instances.def.
 const std::vector<Instance>& instances();
 
-void launch_merge(const MergeParams&, int warps, void* stream);
+// `overlap`: its blocks may start before the kernel ahead has ended, and wait inside: sm_90 and
+// later.
+void launch_merge(const MergeParams&, int warps, bool overlap, void* stream);
 void launch_pool(const PoolParams&, void* stream);
-
 
 }  // namespace regard::cuda::sm80

@@ -2,7 +2,7 @@
 
 namespace regard::cuda::sm80 {
 
-#define REGARD_SM80(name, ...)   \
+#define REGARD_SM80(name, ...)      \
   Instance instance_##name##_f16(); \
   Instance instance_##name##_bf16();
 #include "cuda/sm80/instances.def"

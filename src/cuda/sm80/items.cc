@@ -141,12 +141,11 @@ Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int
     for (int64_t r = 0; partials && r < t.rows(); ++r) {
       const int64_t h = t.item.h0 + r % t.item.heads, i = t.item.i0 + r / t.item.heads;
       out.rows[size_t((t.item.b * p.heads + h) * p.nq + i)] = {first + r, int32_t(n),
-                                                                int32_t(t.rows())};
+                                                               int32_t(t.rows())};
     }
   }
-  std::stable_sort(out.items.begin(), out.items.end(), [](const Item& a, const Item& c) {
-    return a.end - a.begin > c.end - c.begin;
-  });
+  std::stable_sort(out.items.begin(), out.items.end(),
+                   [](const Item& a, const Item& c) { return a.end - a.begin > c.end - c.begin; });
   return out;
 }
 

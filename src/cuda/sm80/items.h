@@ -8,8 +8,8 @@
 namespace regard::cuda::sm80 {
 
 struct Items {
-  std::vector<Item> items;  // longest first
-  int64_t slots = 0;        // rows of Partials; 0: every item writes the output itself
+  std::vector<Item> items;     // longest first
+  int64_t slots = 0;           // rows of Partials; 0: every item writes the output itself
   std::vector<RowSlots> rows;  // [B * heads * nq], where there are slots
   int most = 1;                // Partials of one row
 };

@@ -25,13 +25,14 @@ struct Span {
   __device__ __forceinline__ int id(int j) const { return ids ? ids[j].x & 0x7fffffff : first + j; }
 };
 
-// Ranges: tiles of [0, sink), then tiles of [lo, hi) cut at multiples of the tile. Lists: one stream
-// of keys, so that short entries share a tile. What a tile's keys are is fetched one tile ahead of
-// their loads and kept in a ring in shared memory: {id and boundary flag, row of the pool}.
+// Ranges: tiles of [0, sink), then tiles of [lo, hi) cut at multiples of the tile. Lists: one
+// stream of keys, so that short entries share a tile. What a tile's keys are is fetched one tile
+// ahead of their loads and kept in a ring in shared memory: {id and boundary flag, row of the
+// pool}.
 template <class S>
 class KeyTiles {
  public:
-  __device__ __forceinline__ KeyTiles (const Params& p, const Item& item, int2* ring)
+  __device__ __forceinline__ KeyTiles(const Params& p, const Item& item, int2* ring)
       : p_(p), item_(item), ring_(ring) {}
 
   __device__ __forceinline__ bool gathered() const { return p_.index || p_.pages; }
@@ -74,8 +75,8 @@ class KeyTiles {
   }
 
   template <int kD>
-  __device__ __forceinline__ void load(int tile, typename S::T* to, const char* base, int64_t page, int64_t token,
-                       int d, int thread) const {
+  __device__ __forceinline__ void load(int tile, typename S::T* to, const char* base, int64_t page,
+                                       int64_t token, int d, int thread) const {
     constexpr int kChunks = kD / 8;
     const uint32_t address = shared_address(to);
     const int n = size(tile), begin = first(tile);
@@ -93,7 +94,9 @@ class KeyTiles {
   }
 
  private:
-  __device__ __forceinline__ int2 * slot(int tile) const { return ring_ + tile % S::kIdSlots * S::kKeys; }
+  __device__ __forceinline__ int2* slot(int tile) const {
+    return ring_ + tile % S::kIdSlots * S::kKeys;
+  }
   __device__ __forceinline__ int first(int tile) const {
     if (tile < item_.sink_tiles) return tile * S::kKeys;
     const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;

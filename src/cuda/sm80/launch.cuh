@@ -24,9 +24,9 @@ void launch(const Params& p, int64_t items, void* stream) {
 
 }  // namespace regard::cuda::sm80
 
-#define REGARD_SM80_INSTANCE(name, type, ...)                                                   \
-  Instance instance_##name() {                                                                  \
-    using S = __VA_ARGS__;                                                                      \
-    static_assert(S::kBytes <= 113 << 10);                                                       \
-    return {#name, type, S::kDk, S::kDv, S::kRows, S::kKeys, prepare<S>, launch<S>};          \
+#define REGARD_SM80_INSTANCE(name, type, ...)                                        \
+  Instance instance_##name() {                                                       \
+    using S = __VA_ARGS__;                                                           \
+    static_assert(S::kBytes <= 99 << 10);                                            \
+    return {#name, type, S::kDk, S::kDv, S::kRows, S::kKeys, prepare<S>, launch<S>}; \
   }

@@ -62,7 +62,8 @@ __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
       own = {l, fabsf(l) == kInf ? 0.0f : 1.0f};
     }
     const float m = fmaxf(all.max, own.max);
-    const float a = m == -kInf ? 0 : scale_to(all.max, m), c = m == -kInf ? 0 : scale_to(own.max, m);
+    const float a = m == -kInf ? 0 : scale_to(all.max, m),
+                c = m == -kInf ? 0 : scale_to(own.max, m);
     if (!p.gate.data) old_scale = a, new_scale = c;
     all = {m, all.sum * a + own.sum * c};
     for (int d = threadIdx.x; d < p.dv; d += blockDim.x) {
@@ -71,10 +72,9 @@ __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
       total[d] = total[d] * old_scale + x * new_scale;
     }
   }
-  const float factor =
-      p.gate.data
-          ? 1
-          : finish_factor(all, p.sigmoid[0], p.sink_logit[0] ? p.sink_logit[0] + h : nullptr);
+  const float factor = p.gate.data ? 1
+                                   : finish_factor(all, p.sigmoid[0],
+                                                   p.sink_logit[0] ? p.sink_logit[0] + h : nullptr);
   char* const out = p.out.data + b * p.out.batch + h * p.out.head + i * p.out.token;
   for (int d = threadIdx.x; d < p.dv; d += blockDim.x) write(out, p.out_type, d, total[d] * factor);
   if (threadIdx.x == 0 && p.lse.data)
@@ -97,8 +97,7 @@ __global__ void pool_kernel(const __grid_constant__ PoolParams p) {
       const int r = p.pages ? p.pages[b * p.pages_row + (t >> p.page_shift)] << p.page_shift |
                                   (t & p.page_mask)
                             : t;
-      const char* at =
-          base + (r >> p.page_shift) * p.page + (r & p.page_mask) * p.from.token;
+      const char* at = base + (r >> p.page_shift) * p.page + (r & p.page_mask) * p.from.token;
       sum += to_float(reinterpret_cast<const T*>(at)[c]);
     }
     write(p.to + row * p.d * int64_t(sizeof(T)), p.type, c, sum / float(last - first));
@@ -107,16 +106,16 @@ __global__ void pool_kernel(const __grid_constant__ PoolParams p) {
 
 }  // namespace
 
-void launch_merge(const MergeParams& p, int warps, void* stream) {
+void launch_merge(const MergeParams& p, int warps, bool overlap, void* stream) {
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(unsigned(p.rows));
   config.blockDim = dim3(unsigned(32 * (warps < kMaxWarps ? warps : kMaxWarps)));
   config.stream = cudaStream_t(stream);
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = overlap ? 1 : 0;
   cudaLaunchKernelEx(&config, merge_kernel, p);
 }
 

@@ -14,14 +14,14 @@ struct Rows {
 
 // One block's work: some query rows over some key tiles.
 struct Item {
-  int32_t b, h0, heads;         // query heads [h0, h0 + heads), one KV head
-  int32_t i0, queries;          // row r is query i0 + r / heads, head h0 + r % heads
-  int32_t begin, end;           // key tiles
-  int32_t lo, hi, sink;         // ranges: tiles of [0, sink), then tiles of [lo, hi)
-  int32_t sink_tiles;           // how many the first are
-  int32_t keys;                 // lists: keys in all
-  int64_t entries;              // lists: first entry in Params::index
-  int64_t slot;                 // row 0's place among the Partials; -1: finish and write out
+  int32_t b, h0, heads;  // query heads [h0, h0 + heads), one KV head
+  int32_t i0, queries;   // row r is query i0 + r / heads, head h0 + r % heads
+  int32_t begin, end;    // key tiles
+  int32_t lo, hi, sink;  // ranges: tiles of [0, sink), then tiles of [lo, hi)
+  int32_t sink_tiles;    // how many the first are
+  int32_t keys;          // lists: keys in all
+  int64_t entries;       // lists: first entry in Params::index
+  int64_t slot;          // row 0's place among the Partials; -1: finish and write out
 };
 
 struct Params {
@@ -54,7 +54,7 @@ struct Params {
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0;
 
   bool sigmoid = false;
-  float shift = 0;                // sigmoid, in units of log2 e
+  float shift = 0;                    // sigmoid, in units of log2 e
   const float* sink_logit = nullptr;  // [heads], in units of log2 e
 
   Rows out, lse;  // lse.data null: not wanted
@@ -66,13 +66,13 @@ struct Params {
 
 // The one merge: every query row's Partials, branch by branch.
 struct RowSlots {
-  int64_t first;         // slot of the first Partial
-  int32_t count, step;   // slots first + n * step
+  int64_t first;        // slot of the first Partial
+  int32_t count, step;  // slots first + n * step
 };
 struct MergeParams {
   int32_t branches = 1, heads = 1, nq = 0, dv = 0;
-  int64_t rows = 0;                           // B * heads * nq
-  const RowSlots* slots[4] = {};              // [rows] a branch
+  int64_t rows = 0;               // B * heads * nq
+  const RowSlots* slots[4] = {};  // [rows] a branch
   const float* acc[4] = {};
   const float* head[4] = {};
   const float* sink_logit[4] = {};

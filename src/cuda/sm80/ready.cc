@@ -29,7 +29,6 @@ const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows) {
   const Instance* found = nullptr;
   for (const Instance& i : instances()) {
     if (i.type != type || i.dk < dk || i.dv < dv) continue;
-    if (const char* e = getenv("TRY")) if (rows <= 16 && i.dk == 128 && !strstr(i.name, e)) continue;
     if (found && (i.dk != found->dk || i.dv != found->dv)) break;
     found = &i;
     if (i.rows >= rows) break;
@@ -105,8 +104,7 @@ std::vector<int32_t> positions(const Problem& p) {
 // The keys' log-weights with ln(tokens a pooled key stands for), [1|B, 1|kv_heads, 1, blocks].
 Tensor pooled_key_bias(const Problem& p, const Branch& br, int64_t blocks) {
   const View& own = br.score.key_bias.view;
-  Tensor t =
-      make_tensor(DType::f32, {own ? own.size[0] : 1, own ? own.size[1] : 1, 1, blocks});
+  Tensor t = make_tensor(DType::f32, {own ? own.size[0] : 1, own ? own.size[1] : 1, 1, blocks});
   for (int64_t b = 0; b < t.view.size[0]; ++b)
     for (int64_t h = 0; h < t.view.size[1]; ++h) {
       float* row = reinterpret_cast<float*>(t.view.at(b, h, 0));
@@ -120,7 +118,10 @@ Tensor pooled_key_bias(const Problem& p, const Branch& br, int64_t blocks) {
 class Sm80 : public Ready {
  public:
   Sm80(const Plan& plan, const Tensors& t)
-      : p_(plan.problem), device_(device_of(t.q.data)), combine_(plan.combine) {
+      : p_(plan.problem),
+        device_(device_of(t.q.data)),
+        overlap_(device_info(device_).major >= 9),
+        combine_(plan.combine) {
     const OnDevice here(device_);
     type_ = type_of(t.q.dtype);
     for (size_t n = 0; n < plan.branches.size(); ++n) add(plan, n, t);
@@ -157,14 +158,13 @@ class Sm80 : public Ready {
     BranchWork& w = branches_.emplace_back();
     const int64_t keys = source_keys(p_, br);
     w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br));
-    int per_sm = w.instance->prepare();
-    if (const char* e = getenv("PER_SM")) per_sm = std::min(per_sm, atoi(e));
+    const int per_sm = w.instance->prepare();
     if (per_sm == 0)
       throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));
     const RowRanges ranges = row_ranges(p_, br);
-    const Items items = make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
-                                   int64_t(per_sm) * device_info(device_).sms,
-                                   combine_ != Combine::only);
+    const Items items =
+        make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
+                   per_sm * int64_t(device_info(device_).sms), combine_ != Combine::only);
     w.items = int64_t(items.items.size()), w.slots = items.slots, w.most = items.most;
     w.items_at = upload_.put(items.items);
     if (items.slots > 0) w.rows_at = upload_.put(items.rows);
@@ -198,8 +198,8 @@ class Sm80 : public Ready {
     const Score& s = br.score;
     Params& p = w->params;
     const bool pooled = br.source.kind == SourceKind::pooled;
-    p.plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && !pooled &&
-              p_.scale > 0;
+    p.plain =
+        s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && !pooled && p_.scale > 0;
     p.c = p.plain ? p_.scale * kLog2e : 1;
     p.factor = s.softcap > 0 ? p_.scale / s.softcap : p_.scale * kLog2e;
     p.cap = s.softcap * kLog2e;
@@ -216,8 +216,7 @@ class Sm80 : public Ready {
   void add_norm(BranchWork* w, const Norm& norm) {
     w->params.sigmoid = norm.kind == NormKind::sigmoid;
     w->params.shift = norm.shift * kLog2e;
-    if (norm.kind == NormKind::softmax_sink)
-      w->sink_logit = upload_.put(scaled(norm.sink, kLog2e));
+    if (norm.kind == NormKind::softmax_sink) w->sink_logit = upload_.put(scaled(norm.sink, kLog2e));
   }
 
   void add_pool(BranchWork* w, int block, int64_t blocks) {
@@ -282,12 +281,13 @@ class Sm80 : public Ready {
     if (combine_ == Combine::gated) m.gate = gate_.get(upload_);
     m.out = rows_of(t.out.out), m.lse = rows_of(t.out.lse);
     m.out_type = type_of(t.out.out.dtype);
-    launch_merge(m, most, stream);
+    launch_merge(m, most, overlap_, stream);
     check(cudaPeekAtLastError(), "launch the merge kernel");
   }
 
   const Problem p_;
   const int device_;
+  const bool overlap_;
   const Combine combine_;
   Type type_ = Type::bf16;
   std::vector<BranchWork> branches_;

@@ -47,8 +47,9 @@ template <class S>
 void launch(const Call& c, int blocks, cudaStream_t stream) {
   // 1023: the base of dynamic shared memory is only 16-byte aligned by contract.
   constexpr int kBytes = sizeof(Storage<S>) + 1023;
-  check(cudaFuncSetAttribute(attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "cudaFuncSetAttribute");
+  static const cudaError_t ready = cudaFuncSetAttribute(
+      attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  check(ready, "cudaFuncSetAttribute");
   attention<S><<<blocks, S::kThreads, kBytes, stream>>>(c);
   check(cudaGetLastError(), "launch");
 }

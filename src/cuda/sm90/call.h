@@ -8,7 +8,7 @@ namespace regard::cuda::sm90 {
 
 // A kernel's shape. One block: a producer warp and `kGroups` warpgroups of 64 query rows each.
 template <class T, int kHead, int kGroups_, int kKeys_, int kPiece_, int kKvStages_, int kQStages_,
-          bool kHooks_>
+          bool kQRegisters_, bool kStaged_, bool kHooks_>
 struct Shape {
   using Element = T;
   static constexpr int kD = kHead;            // head size, padded: 64, 128 or 256
@@ -18,6 +18,8 @@ struct Shape {
   static constexpr int kPiece = kPiece_;      // consecutive keys a copy; kKeys / kPiece: 1 or 2
   static constexpr int kKvStages = kKvStages_;
   static constexpr int kQStages = kQStages_;  // 2: the next rows' first QK overlaps the last PV
+  static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
+  static constexpr bool kStaged = kStaged_;  // rows leave through shared memory
   static constexpr bool kHooks = kHooks_;     // soft-cap and ALiBi
 
   static constexpr int kThreads = 128 * (kGroups + 1);
@@ -32,9 +34,10 @@ struct Shape {
 // The arguments of a launch. Rows are "packed": the heads of a group that share a KV head take
 // turns, packed row r is query r >> pack of head `head + (r & (1 << pack) - 1)`.
 struct Call {
-  alignas(64) CUtensorMap q;  // [d, 1 << pack, nq, heads >> pack, batch]
-  alignas(64) CUtensorMap k;  // [d, nk, kv_heads, batch]
-  alignas(64) CUtensorMap v;
+  CUtensorMap q;  // [d, 1 << pack, nq, heads >> pack, batch]
+  CUtensorMap k;  // [d, nk, kv_heads, batch]
+  CUtensorMap v;
+  CUtensorMap o;  // as q, dv wide; not used where rows are stored directly
   void* out;
   int64_t out_batch, out_head, out_row;
   float* lse;
@@ -74,7 +77,8 @@ struct Work {
   int32_t q0;     // this sequence's first row in q, out and lse
   int32_t shift;  // added to left and right: offset of this sequence
 };
-// ... and about a step: the first key of each piece; `mask`: some pair may not be allowed.
+// ... and about a step: the first key of each piece; `mask`: some pair may not be allowed (1),
+// also for the sake of `left` (2).
 struct Step {
   int32_t key[2];
   int32_t mask;
@@ -87,6 +91,7 @@ struct Storage {
   alignas(1024) uint8_t q[S::kQStages][S::kQBytes];
   alignas(1024) uint8_t k[S::kKvStages][S::kKvBytes];
   alignas(1024) uint8_t v[S::kKvStages][S::kKvBytes];
+  alignas(1024) uint8_t out[S::kStaged ? 4 * S::kGroups : 1][S::kStaged ? 16 * S::kD * 2 : 1];
   uint64_t q_full[S::kQStages], q_empty[S::kQStages];
   uint64_t k_full[S::kKvStages], k_empty[S::kKvStages];
   uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];

@@ -1,7 +1,7 @@
 // A consumer warpgroup: 64 query rows, online softmax over the steps that the producer announces.
 //
-// While QK of step t + 1 and PV of step t are in flight, nothing waits on the softmax of step t;
-// at the end of a tile of rows, QK of the next tile's first step takes the place of step t + 1.
+// Steps form one stream: QK of a step is issued together with PV of the step before it, also when
+// that one belongs to other rows, and its softmax runs while PV does.
 // Named barriers let one warpgroup at a time issue its products, so that another one's softmax
 // runs under them. Layer: cuda (device code).
 #pragma once
@@ -43,77 +43,82 @@ class Consumer {
   };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
-      : c_(c), m_(m), group_(threadIdx.x / 128 - 1), lane_(threadIdx.x & 31) {
+      : c_(c), m_(m), group_(__shfl_sync(~0u, threadIdx.x / 128, 0) - 1), lane_(threadIdx.x & 31) {
     row_ = group_ * 64 + (threadIdx.x % 128) / 32 * 16 + lane_ / 4;
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
 
+  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another inside the inner loop,
+  // in one copy of its code. (Straight code that runs once a work misses the instruction cache,
+  // which costs more than its arithmetic.)
   __device__ void run() {
     Accumulator o;
     Scores s;
     Weights p;
     Stats now;
     bool more = next_work();
-    bool primed = false;
     while (more) {
-      if (!primed) {
-        issue_qk(s, false);
-        wgmma::wait<0>();
-        wgmma::pin(s);
-        const Step step = take_step();
-        first_softmax(s, now, step);
-        to_weights(s, p);
-      }
-      for (int t = 1; t < steps_; ++t) {
-        issue_qk(s, true);
-        issue_pv(o, p, t > 1);
+      issue_qk(s);
+      wgmma::wait<0>();
+      wgmma::pin(s);
+      float shrink[2];
+      clear(now);
+      softmax(s, now, take_step(), shrink);
+      to_weights(s, p);
+
+      // p: the weights of step t of work `slot`.
+      int t = 0, slot = work_slot_;
+      while (true) {
+        const bool add = t > 0;
+        bool last = false;  // p is its work's last step; s will be the next work's first
+        if (++t == steps_) {
+          if constexpr (!S::kQRegisters) give_back_q();
+          last = true;
+          t = 0;
+          more = kStream && next_work();
+          if (!more) break;
+        }
+        my_turn();
+        issue_qk(s);
+        issue_pv(o, p, add);
         my_turn_ends();
         wgmma::wait<1>();
         wgmma::pin(s);
-        const Step step = take_step();
-        float shrink[2];
-        const bool moved = softmax(s, now, step, shrink);
-        wgmma::wait<0>();
-        wgmma::pin(o);
-        give_back_v();
-        if (moved) rescale(o, shrink);
-        to_weights(s, p);
-      }
-      const bool alone = steps_ == 1;
-      const int work = work_slot_;
-      if constexpr (S::kQStages == 2) {
-        give_back_q();
-        more = next_work();
-        primed = more;
-        if (more) {
-          issue_qk(s, true);
-          issue_pv(o, p, !alone);
-          my_turn_ends();
-          wgmma::wait<1>();
-          wgmma::pin(s);
-          const Step step = take_step();
-          const Stats before = now;
-          first_softmax(s, now, step);
+        const Stats before = now;
+        if (last) clear(now);
+        const bool moved = softmax(s, now, take_step(), shrink);
+        // The wait is repeated behind the branch, because within one block of code the compiler
+        // moves it before the exponentials, which belong under PV.
+        wgmma::pin(s);
+        wgmma::pin(now.sum);
+        if (last) {
           wgmma::wait<0>();
           wgmma::pin(o);
-          give_back_v();
-          store(o, before, m_.work[work]);
-          to_weights(s, p);
-          continue;
+          store(o, before, m_.work[slot]);
+          slot = work_slot_;
+        } else if (moved) {
+          wgmma::wait<0>();
+          wgmma::pin(o);
+          rescale(o, shrink);
+        } else {
+          wgmma::wait<0>();
+          wgmma::pin(o);
         }
-      } else {
-        give_back_q();
+        give_back_v();
+        to_weights(s, p);
       }
-      issue_pv(o, p, !alone);
+      issue_pv(o, p, steps_of(slot) > 1);
       wgmma::wait<0>();
       wgmma::pin(o);
       give_back_v();
-      store(o, now, m_.work[work]);
-      if constexpr (S::kQStages == 1) more = next_work();
+      store(o, now, m_.work[slot]);
+      if constexpr (!kStream) more = next_work();
     }
   }
 
  private:
+  // The next work's first QK overlaps this one's last PV.
+  static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
   static constexpr bool kTurns = S::kGroups > 1 && S::kD <= 128;
   static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
 
@@ -132,8 +137,15 @@ class Consumer {
       ptx::wait(&m_.q_full[q_.slot], q_.phase);
       work_slot_ = next_slot_;
       next_slot_ = (next_slot_ + 1) % kWorkSlots;
-      steps_ = m_.work[work_slot_].steps;
-      if (steps_ != 0) return steps_ > 0;
+      steps_ = __shfl_sync(~0u, m_.work[work_slot_].steps, 0);
+      if (steps_ < 0) return false;
+      if (steps_ > 0) {
+        if constexpr (S::kQRegisters) {
+          load_q();
+          give_back_q();
+        }
+        return true;
+      }
       store_empty(m_.work[work_slot_]);
       give_back_q();
     }
@@ -156,19 +168,33 @@ class Consumer {
     return step;
   }
 
+  // This warp's 16 rows of Q as A operands: 16 x 16 elements are four registers.
+  __device__ __forceinline__ void load_q() {
+    const int row = group_ * 64 + (threadIdx.x % 128) / 32 * 16 + (lane_ & 15);
+    const uint32_t base = ptx::shared(m_.q[q_.slot]) + row * 128;
+#pragma unroll
+    for (int i = 0; i < S::kD / 16; ++i) {
+      const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
+      ptx::load_matrices(&q_registers_[4 * i], base + i / 4 * (S::kRows * 128) + word * 16);
+    }
+  }
+
   // S = Q K^T
-  __device__ __forceinline__ void issue_qk(Scores& s, bool turn) {
+  __device__ __forceinline__ void issue_qk(Scores& s) {
     ptx::wait(&m_.k_full[k_.slot], k_.phase);
-    if (turn) my_turn();
     wgmma::pin(s);
     wgmma::fence();
-    const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
-    const uint64_t b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
+    const wgmma::Matrix a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
+    const wgmma::Matrix b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i) {
       // 16 elements are 32 bytes of a 128-byte row; descriptors count 16 bytes.
-      Qk::ss(s, a + (i / 4) * (S::kRows * 8) + (i % 4) * 2, b + (i / 4) * (S::kKeys * 8) + (i % 4) * 2,
-             i > 0);
+      const uint64_t keys = b.at((i / 4) * (S::kKeys * 8) + (i % 4) * 2);
+      if constexpr (S::kQRegisters) {
+        Qk::template rs<0>(s, &q_registers_[4 * i], keys, i > 0);
+      } else {
+        Qk::ss(s, a.at((i / 4) * (S::kRows * 8) + (i % 4) * 2), keys, i > 0);
+      }
     }
     wgmma::commit();
   }
@@ -178,33 +204,47 @@ class Consumer {
     ptx::wait(&m_.v_full[v_.slot], v_.phase);
     wgmma::pin(o);
     wgmma::fence();
-    const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
+    const wgmma::Matrix b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::rs(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
+      Pv::template rs<1>(o, &p[4 * i], b.at(i * (16 * 8)), add || i > 0);
     }
     wgmma::commit();
   }
 
+  static __device__ __forceinline__ void clear(Stats& x) {
+    x = Stats{{-INFINITY, -INFINITY}, {0, 0}};
+  }
+  __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   __device__ __forceinline__ int query(const Work& w, int half) const {
     return (w.row + row_ + 8 * half) >> c_.pack;
   }
 
-  // Forbidden pairs to -inf. Column of element i of a row: 8 (i / 2) + 2 (lane % 4) + i % 2.
+  // Forbidden pairs to -inf. Element i of a row is column 8 (i / 2) + 2 (lane % 4) + i % 2 of the
+  // step; `high` and `low` count columns of each piece.
   __device__ __forceinline__ void mask(Scores& s, const Step& step) {
     const Work& w = m_.work[work_slot_];
+    const int first = 2 * (lane_ & 3);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = query(w, half) + w.shift;
-      const int high = min(w.nk, at + c_.right), low = at + c_.left;
+      const int high = min(w.nk, at + c_.right) - first, low = at + c_.left - first;
+      const int sink = c_.sink - first;
 #pragma unroll
       for (int i = 0; i < S::kKeys / 4; ++i) {
         const int column = 8 * (i / 2) + i % 2;
-        const int key = (column < S::kPiece ? step.key[0] + column
-                                            : step.key[1] + column - S::kPiece) +
-                        2 * (lane_ & 3);
-        const bool keep = key < high && (key >= low || key < c_.sink);
-        if (!keep) s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+        const int key = column < S::kPiece ? step.key[0] : step.key[1] - S::kPiece;
+        if (column >= high - key) s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+      }
+      if (step.mask & 2) {
+#pragma unroll
+        for (int i = 0; i < S::kKeys / 4; ++i) {
+          const int column = 8 * (i / 2) + i % 2;
+          const int key = column < S::kPiece ? step.key[0] : step.key[1] - S::kPiece;
+          if (column < low - key && column >= sink - key) {
+            s[4 * (i / 2) + 2 * half + i % 2] = -INFINITY;
+          }
+        }
       }
     }
   }
@@ -238,7 +278,7 @@ class Consumer {
 
   __device__ __forceinline__ void prepare(Scores& s, const Step& step) {
     if constexpr (S::kHooks) hook(s, step);
-    if (step.mask) mask(s, step);
+    if (__any_sync(~0u, step.mask)) mask(s, step);
   }
 
   __device__ __forceinline__ void row_max(const Scores& s, float (&top)[2]) {
@@ -274,12 +314,6 @@ class Consumer {
     }
   }
 
-  __device__ __forceinline__ void first_softmax(Scores& s, Stats& now, const Step& step) {
-    prepare(s, step);
-    row_max(s, now.max);
-    exponentials(s, now, now.sum);
-  }
-
   // The maximum follows only when it moves by more than 8 in log2 units: weights stay below 2^8,
   // and the final division makes any shift exact. True: `o` must shrink.
   __device__ __forceinline__ bool softmax(Scores& s, Stats& now, const Step& step,
@@ -312,7 +346,7 @@ class Consumer {
     for (int i = 0; i < S::kD / 2; ++i) o[i] *= shrink[i / 2 % 2];
   }
 
-  // Scores' layout is the A operand's: 16 keys are two groups of eight.
+  // The layout of the scores is that of the A operand: 16 keys are two groups of eight.
   __device__ __forceinline__ void to_weights(const Scores& s, Weights& p) {
 #pragma unroll
     for (int i = 0; i < S::kKeys / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1], T());
@@ -321,35 +355,88 @@ class Consumer {
   // Divides, adds the sink's logit, writes lse and the rows.
   __device__ __forceinline__ void store(Accumulator& o, const Stats& stats, const Work& w) {
     constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+    float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = w.row + row_ + 8 * half;
       const bool inside = row < w.rows;
       const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      const int q = w.q0 + (row >> c_.pack);
       float sum = quad_sum(stats.sum[half]);
-      float top = stats.max[half] * c_.scale_log2, factor = 1;
+      float top = stats.max[half] * c_.scale_log2;
+      factor[half] = 1;
       if (c_.sink_logit && inside) {
         const float sink = c_.sink_logit[head] * kLog2e, to = fmaxf(top, sink);
-        factor = ptx::exp2(top - to);
-        sum = sum * factor + ptx::exp2(sink - to);
+        factor[half] = ptx::exp2(top - to);
+        sum = sum * factor[half] + ptx::exp2(sink - to);
         top = to;
       }
-      const float lse = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
-      factor = sum == 0 ? 0.f : factor / sum;
-      const int batch = c_.cu_q ? 0 : w.batch;
+      factor[half] = sum == 0 ? 0.f : __fdividef(factor[half], sum);
       if (c_.lse && inside && (lane_ & 3) == 0) {
-        c_.lse[(static_cast<int64_t>(batch) * (c_.heads << c_.pack) + head) * c_.lse_head + q] = lse;
+        *lse_at(w, row, head) = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
       }
-      const int64_t at = batch * c_.out_batch + head * c_.out_head + q * c_.out_row;
+    }
+    if constexpr (S::kStaged) {
+      if (!c_.float_out && !c_.cu_q) {
+        store_staged(o, factor, w);
+        return;
+      }
+    }
+    store_direct(o, factor, w);
+  }
+
+  __device__ __forceinline__ float* lse_at(const Work& w, int row, int head) const {
+    const int64_t line = int64_t{c_.cu_q ? 0 : w.batch} * (c_.heads << c_.pack) + head;
+    return c_.lse + line * c_.lse_head + w.q0 + (row >> c_.pack);
+  }
+
+  // Through shared memory by the copy engine, each warp its own 16 rows.
+  __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
+                                               const Work& w) {
+    const int warp = group_ * 4 + threadIdx.x % 128 / 32;
+    const uint32_t to = ptx::shared(m_.out[warp]);
+    const int row = lane_ & 15;
+    if (lane_ == 0) ptx::wait_stores();
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < S::kD / 16; ++i) {
+      uint32_t x[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        x[j] = pack(o[8 * i + 2 * j] * factor[j % 2], o[8 * i + 2 * j + 1] * factor[j % 2], T());
+      }
+      const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
+      ptx::store_matrices(to + i / 4 * 2048 + row * 128 + word * 16, x);
+    }
+    ptx::fence_async();
+    __syncwarp();
+    if (lane_ == 0) {
+#pragma unroll
+      for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
+        ptx::store5(&c_.o, to + chunk * 2048, chunk * 64, 0, (w.row + warp * 16) >> c_.pack, w.head,
+                    w.batch);
+      }
+      ptx::commit_stores();
+    }
+  }
+
+  // Straight from the registers: f32, packed sequences, no shared memory to spare.
+  __device__ __forceinline__ void store_direct(const Accumulator& o, const float (&factor)[2],
+                                               const Work& w) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = w.row + row_ + 8 * half;
+      const bool inside = row < w.rows;
+      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
+      const int64_t at = (c_.cu_q ? 0 : w.batch) * c_.out_batch + head * c_.out_head +
+                         (w.q0 + (row >> c_.pack)) * c_.out_row;
       if (c_.float_out) {
         float* to = static_cast<float*>(c_.out) + at;
 #pragma unroll
         for (int g = 0; g < S::kD / 8; ++g) {
           const int column = 8 * g + 2 * (lane_ & 3);
           if (inside && column < c_.dv) {
-            *reinterpret_cast<float2*>(to + column) =
-                make_float2(o[4 * g + 2 * half] * factor, o[4 * g + 2 * half + 1] * factor);
+            *reinterpret_cast<float2*>(to + column) = make_float2(
+                o[4 * g + 2 * half] * factor[half], o[4 * g + 2 * half + 1] * factor[half]);
           }
         }
       } else {
@@ -359,8 +446,8 @@ class Consumer {
           uint32_t x[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor,
-                        o[16 * g + 4 * i + 2 * half + 1] * factor, T());
+            x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor[half],
+                        o[16 * g + 4 * i + 2 * half + 1] * factor[half], T());
           }
           transpose(x);
           const int column = 32 * g + 8 * (lane_ & 3);
@@ -387,11 +474,26 @@ class Consumer {
     }
   }
 
+  // Rows without keys: zeros, lse -inf.
   __device__ __forceinline__ void store_empty(const Work& w) {
-    Accumulator o;
-#pragma unroll
-    for (float& x : o) x = 0;
-    store(o, Stats{{-INFINITY, -INFINITY}, {0, 0}}, w);
+    const int batch = c_.cu_q ? 0 : w.batch, size = c_.float_out ? 4 : 2;
+#pragma unroll 1
+    for (int i = 0; i < 16; ++i) {
+      const int row = w.row + row_ - lane_ / 4 + i;
+      if (row >= w.rows) break;
+      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
+      const int q = w.q0 + (row >> c_.pack);
+      char* to = static_cast<char*>(c_.out) +
+                 (batch * c_.out_batch + head * c_.out_head + q * c_.out_row) * size;
+#pragma unroll 1
+      for (int at = 16 * lane_; at < c_.dv * size; at += 16 * 32) {
+        *reinterpret_cast<uint4*>(to + at) = make_uint4(0, 0, 0, 0);
+      }
+      const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
+      if (c_.lse && lane_ == 0) {
+        *lse_at(w, row, head) = sink;
+      }
+    }
   }
 
   const Call& c_;
@@ -400,6 +502,7 @@ class Consumer {
   int row_;  // of the tile: this thread's first row
   Ring<S::kQStages> q_;
   Ring<S::kKvStages> k_, v_;
+  uint32_t q_registers_[S::kQRegisters ? S::kD / 4 : 1];
   int work_slot_ = 0, next_slot_ = 0, steps_ = 0;
 };
 

@@ -21,7 +21,8 @@ const int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
 
 namespace {
 
-constexpr int kFar = 1 << 30;  // no limit
+constexpr int kFar = 1 << 30;   // no limit
+constexpr int kMost = 1 << 28;  // rows and offsets: sums of two and kFar stay below 2^31
 constexpr int64_t kCached = 24 << 20;  // bytes of K and V kept in flight in L2 (50 MB)
 
 // Heads of a group that take turns as rows of a tile, as a power of two: the fewest that fill
@@ -29,7 +30,7 @@ constexpr int64_t kCached = 24 << 20;  // bytes of K and V kept in flight in L2 
 int packing(const Params& p, int rows) {
   int most = 0;
   const int group = p.heads / p.kv_heads;
-  while (group % (2 << most) == 0 && 2 << most <= 64) ++most;
+  while (group % (2 << most) == 0 && 2 << most <= 16) ++most;
   if (p.start && p.list_heads > p.kv_heads) most = 0;
   const auto filled = [&](int pack) {
     const double n = static_cast<double>(p.cu_q ? p.max_nq : p.nq) * (1 << pack);
@@ -102,7 +103,7 @@ void describe(CUtensorMap* map, Type type, void* data, int rank, const int64_t* 
 }
 
 int32_t limit(int64_t x) {
-  return static_cast<int32_t>(std::clamp<int64_t>(x, -kFar, kFar));
+  return static_cast<int32_t>(std::clamp<int64_t>(x, -kMost, kMost));
 }
 
 std::string shape(const Params& p) {
@@ -125,7 +126,7 @@ std::string refusal(const Params& p) {
   if (p.out_type != p.type && p.out_type != Type::f32) {
     return no("the output's type is neither that of q nor f32");
   }
-  if (p.nq <= 0 || p.nk < 0 || p.nq >= kFar || p.nk >= kFar) return no("sizes up to 2^30 rows");
+  if (p.nq <= 0 || p.nk < 0 || p.nq > kMost || p.nk > kMost) return no("sizes up to 2^28 rows");
   if (p.dk % 8 != 0 || p.dv % 8 != 0 || p.dk <= 0 || p.dv <= 0 || std::max(p.dk, p.dv) > 256) {
     return no("head sizes are multiples of 8 up to 256");
   }
@@ -153,12 +154,14 @@ void forward(const Params& p, cudaStream_t stream) {
   const Instance& x = *choose(p);
   const int pack = packing(p, x.rows), turns = 1 << pack;
   Call c{};
-  {
-    const int64_t sizes[] = {p.dk, turns, p.nq, p.heads / turns, std::max(p.batch, 1)};
-    const int64_t strides[] = {p.q.head, p.q.row, p.q.head * turns, p.q.batch};
-    const int box[] = {64, turns, 64 / turns, 1, 1};
-    describe(&c.q, p.type, p.q.data, 5, sizes, strides, box);
-  }
+  const auto rows = [&](CUtensorMap* map, const Tensor& t, int d, int rows_a_box) {
+    const int64_t sizes[] = {d, turns, p.nq, p.heads / turns, p.batch};
+    const int64_t strides[] = {t.head, t.row, t.head * turns, t.batch};
+    const int box[] = {64, turns, rows_a_box / turns, 1, 1};
+    describe(map, p.type, t.data, 5, sizes, strides, box);
+  };
+  rows(&c.q, p.q, p.dk, 64);
+  if (p.out_type == p.type && !p.cu_q) rows(&c.o, p.out, p.dv, 16);
   const auto keys = [&](CUtensorMap* map, const Tensor& t, int d) {
     const int64_t sizes[] = {d, std::max<int64_t>(p.nk, 1), p.kv_heads, p.batch};
     const int64_t strides[] = {t.row, t.head, t.batch};
@@ -198,7 +201,7 @@ void forward(const Params& p, cudaStream_t stream) {
   if (const char* e = getenv("ROTATE")) c.rotate = atoi(e);
 #endif
   c.offset = limit(p.offset);
-  c.right = p.right < 0 ? kFar : limit(p.right + 1);
+  c.right = p.right < 0 ? kFar : limit(std::min<int64_t>(p.right, kMost) + 1);
   c.left = p.left < 0 ? -kFar : limit(-p.left);
   c.sink = p.left < 0 ? 0 : limit(p.sink);
   c.list_batch = static_cast<int32_t>(p.list_batch);
@@ -212,10 +215,7 @@ void forward(const Params& p, cudaStream_t stream) {
   c.softcap = p.softcap;
   c.scale_log2 = x.hooks ? 1.f : p.scale * kLog2e;
   const int blocks = std::min(c.works, p.sms * x.blocks);
-  if (c.works > blocks && p.workspace) {
-    c.counter = static_cast<int32_t*>(p.workspace);
-    check(cudaMemsetAsync(c.counter, 0, sizeof(int32_t), stream), "cudaMemsetAsync");
-  }
+  if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);
   x.launch(c, blocks, stream);
 }
 

@@ -47,9 +47,8 @@ template <class S>
 void launch(const Call& c, int blocks, cudaStream_t stream) {
   // 1023: the base of dynamic shared memory is only 16-byte aligned by contract.
   constexpr int kBytes = sizeof(Storage<S>) + 1023;
-  static const cudaError_t ready = cudaFuncSetAttribute(
-      attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  check(ready, "cudaFuncSetAttribute");
+  check(cudaFuncSetAttribute(attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "cudaFuncSetAttribute");
   attention<S><<<blocks, S::kThreads, kBytes, stream>>>(c);
   check(cudaGetLastError(), "launch");
 }

@@ -55,7 +55,8 @@ struct Params {
 
   const char* force = nullptr;  // the name of one instance (instances.def); null: the fastest
 
-  // Scratch of workspace(params) bytes, 16-byte aligned; its content on entry does not matter.
+  // Scratch of workspace(params) bytes, 16-byte aligned: zero before its first use; a call leaves
+  // it zero again. Calls that may run at the same time need one each.
   void* workspace = nullptr;
   int32_t sms = 132;  // multiprocessors that the call may use
 };

@@ -14,27 +14,25 @@ class Steps {
   __device__ Steps(const Call& c, const Work& w) : lane_(threadIdx.x & 31) {
     const int first = w.row >> c.pack;
     const int last = (min(w.row + S::kRows, w.rows) - 1) >> c.pack;
-    // Keys that every row reads: [low_, high_) and below sink.
-    high_ = min(static_cast<int64_t>(w.nk), first + static_cast<int64_t>(w.shift) + c.right);
-    low_ = last + static_cast<int64_t>(w.shift) + c.left;
+    // Keys that every row reads: [low_, high_) and below sink. Sums stay below 2^31 (call.h).
+    high_ = min(w.nk, first + w.shift + c.right);
+    low_ = last + w.shift + c.left;
     sink_ = c.sink;
     nk_ = w.nk;
     if (c.start) {
-      const int64_t b = c.list_batch == 1 ? 0 : w.batch;
-      const int64_t h = static_cast<int64_t>(w.head) * c.list_heads / c.heads;
-      const int64_t id = (b * c.list_heads + h) * c.list_rows + first / c.bq;
+      const int b = c.list_batch == 1 ? 0 : w.batch, h = w.head * c.list_heads / c.heads;
+      const int64_t id = int64_t{b * c.list_heads + h} * c.list_rows + first / c.bq;
       list_ = c.index + c.start[id];
       entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
       pieces_an_entry_ = c.bk / S::kPiece;
       count = (entries_ * pieces_an_entry_ + kPieces - 1) / kPieces;
       fetched_ = fetch(0);
     } else {
-      const int64_t most =
-          max(int64_t{0}, min(static_cast<int64_t>(w.nk), last + int64_t{w.shift} + c.right));
-      const int64_t least = max(int64_t{0}, first + int64_t{w.shift} + c.left);
-      end_ = static_cast<int>((most + S::kKeys - 1) / S::kKeys);
-      sinks_ = min(end_, static_cast<int>((min(int64_t{c.sink}, most) + S::kKeys - 1) / S::kKeys));
-      begin_ = max(sinks_, static_cast<int>(min(least / S::kKeys, int64_t{end_})));
+      const int most = max(0, min(w.nk, last + w.shift + c.right));
+      const int least = max(0, first + w.shift + c.left);
+      end_ = (most + S::kKeys - 1) / S::kKeys;
+      sinks_ = (min(c.sink, most) + S::kKeys - 1) / S::kKeys;
+      begin_ = max(sinks_, min(least / S::kKeys, end_));
       count = end_ - begin_ + sinks_;
 #ifdef EXPERIMENT
       rot_ = c.rotate ? static_cast<int>((blockIdx.x * static_cast<int64_t>(count)) / gridDim.x) / c.rotate % max(1, count) : 0;
@@ -59,7 +57,7 @@ class Steps {
         const int key = (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
         const bool missing = p >= entries_ * pieces_an_entry_;
         s.key[i] = missing ? kNoKey : key;
-        s.mask |= (tile >> 31) | (key + S::kPiece > nk_) | missing;
+        s.mask |= (tile >> 31) * 3 | (key + S::kPiece > nk_) | missing;
       }
       if (kPieces == 1) s.key[1] = s.key[0];
     } else {
@@ -74,7 +72,7 @@ class Steps {
       const int key = tile * S::kKeys;
       s.key[0] = key;
       s.key[1] = key + (kPieces == 2 ? S::kPiece : 0);
-      s.mask = key + S::kKeys > high_ || (key < low_ && key + S::kKeys > sink_);
+      s.mask = (key + S::kKeys > high_) | (key < low_ && key + S::kKeys > sink_) * 3;
     }
     return s;
   }
@@ -93,7 +91,7 @@ class Steps {
 #ifdef EXPERIMENT
   int rot_ = 0;
 #endif
-  int64_t high_, low_;
+  int high_, low_;
   int sink_, nk_;
   const uint32_t* list_ = nullptr;
   int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
@@ -203,6 +201,10 @@ __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
       }
     }
     number = c.counter ? __shfl_sync(~0u, next, 0) : next;
+  }
+  // The last block to run dry leaves the counters at zero for the next call.
+  if (c.counter && leader && atomicAdd(c.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
+    c.counter[0] = c.counter[1] = 0;
   }
   ptx::wait(&m.q_empty[q.slot], q.phase ^ 1);
   if (leader) {

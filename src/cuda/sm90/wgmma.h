@@ -31,13 +31,22 @@ __device__ __forceinline__ void pin(float (&d)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-constexpr uint64_t kSwizzle128 = 1ull << 62;
-__device__ __forceinline__ uint64_t k_major(uint32_t address) {
-  return kSwizzle128 | 64ull << 32 | 1ull << 16 | (address & 0x3FFFF) >> 4;
+// A descriptor; `at` moves it by units of 16 bytes. The address is in the low word alone, so that
+// moving it is one 32-bit addition.
+struct Matrix {
+  uint32_t low, high;
+  __device__ __forceinline__ uint64_t at(uint32_t units) const {
+    uint64_t x;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(x) : "r"(low + units), "r"(high));
+    return x;
+  }
+};
+constexpr uint32_t kHigh = 1u << 30 | 64;  // 128-byte swizzle, 1024 bytes from group to group
+__device__ __forceinline__ Matrix k_major(uint32_t address) {
+  return {1u << 16 | (address & 0x3FFFF) >> 4, kHigh};
 }
-__device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
-  return kSwizzle128 | 64ull << 32 | static_cast<uint64_t>(chunk >> 4) << 16 |
-         (address & 0x3FFFF) >> 4;
+__device__ __forceinline__ Matrix mn_major(uint32_t address, uint32_t chunk) {
+  return {chunk >> 4 << 16 | (address & 0x3FFFF) >> 4, kHigh};
 }
 
 // The operand lists of the instruction, eight accumulators a name.
@@ -68,6 +77,8 @@ __device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
 #define REGARD_F_N96 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40)
 #define REGARD_D_N128 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7
 #define REGARD_F_N128 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56)
+#define REGARD_D_N160 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9
+#define REGARD_F_N160 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72)
 #define REGARD_D_N176 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10
 #define REGARD_F_N176 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80)
 #define REGARD_D_N192 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 ", " REGARD_D11
@@ -78,9 +89,9 @@ __device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
 template <class T, int kN>
 struct Mma;
 
-// ss: A K-major in shared memory, B K-major (QK). rs: A in registers, B MN-major (PV).
+// ss: A K-major in shared memory, B K-major. rs: A in registers, B MN-major (kMn) or K-major.
 // `add` false: D starts at zero. N2.. are the operand numbers after the kN / 2 accumulators.
-#define REGARD_MMA(T, NAME, N, A0, A1, A2, A3, A4, A5)                                          \
+#define REGARD_MMA(T, NAME, N, A0, A1, A2, A3, A4, A5, A6)                                      \
   template <>                                                                                   \
   struct Mma<T, N> {                                                                            \
     static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b,        \
@@ -91,31 +102,34 @@ struct Mma;
                    : REGARD_F_N##N                                                              \
                    : "l"(a), "l"(b), "r"(static_cast<int>(add)));                               \
     }                                                                                           \
+    template <int kMn>                                                                          \
     static __device__ __forceinline__ void rs(float (&d)[N / 2], const uint32_t* a, uint64_t b, \
                                               bool add) {                                       \
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #A5                                   \
                    ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
                    " {" REGARD_D_N##N "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #A4       \
-                   ", p, 1, 1, 1;\n}\n"                                                         \
+                   ", p, 1, 1, %" #A6 ";\n}\n"                                                       \
                    : REGARD_F_N##N                                                              \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                        \
-                     "r"(static_cast<int>(add)));                                               \
+                     "r"(static_cast<int>(add)), "n"(kMn));                                     \
     }                                                                                           \
   }
-REGARD_MMA(__nv_bfloat16, "bf16", 64, 32, 33, 34, 35, 36, 37);
-REGARD_MMA(__half, "f16", 64, 32, 33, 34, 35, 36, 37);
-REGARD_MMA(__nv_bfloat16, "bf16", 80, 40, 41, 42, 43, 44, 45);
-REGARD_MMA(__half, "f16", 80, 40, 41, 42, 43, 44, 45);
-REGARD_MMA(__nv_bfloat16, "bf16", 96, 48, 49, 50, 51, 52, 53);
-REGARD_MMA(__half, "f16", 96, 48, 49, 50, 51, 52, 53);
-REGARD_MMA(__nv_bfloat16, "bf16", 128, 64, 65, 66, 67, 68, 69);
-REGARD_MMA(__half, "f16", 128, 64, 65, 66, 67, 68, 69);
-REGARD_MMA(__nv_bfloat16, "bf16", 176, 88, 89, 90, 91, 92, 93);
-REGARD_MMA(__half, "f16", 176, 88, 89, 90, 91, 92, 93);
-REGARD_MMA(__nv_bfloat16, "bf16", 192, 96, 97, 98, 99, 100, 101);
-REGARD_MMA(__half, "f16", 192, 96, 97, 98, 99, 100, 101);
-REGARD_MMA(__nv_bfloat16, "bf16", 256, 128, 129, 130, 131, 132, 133);
-REGARD_MMA(__half, "f16", 256, 128, 129, 130, 131, 132, 133);
+REGARD_MMA(__nv_bfloat16, "bf16", 64, 32, 33, 34, 35, 36, 37, 38);
+REGARD_MMA(__half, "f16", 64, 32, 33, 34, 35, 36, 37, 38);
+REGARD_MMA(__nv_bfloat16, "bf16", 80, 40, 41, 42, 43, 44, 45, 46);
+REGARD_MMA(__half, "f16", 80, 40, 41, 42, 43, 44, 45, 46);
+REGARD_MMA(__nv_bfloat16, "bf16", 96, 48, 49, 50, 51, 52, 53, 54);
+REGARD_MMA(__half, "f16", 96, 48, 49, 50, 51, 52, 53, 54);
+REGARD_MMA(__nv_bfloat16, "bf16", 128, 64, 65, 66, 67, 68, 69, 70);
+REGARD_MMA(__half, "f16", 128, 64, 65, 66, 67, 68, 69, 70);
+REGARD_MMA(__nv_bfloat16, "bf16", 160, 80, 81, 82, 83, 84, 85, 86);
+REGARD_MMA(__half, "f16", 160, 80, 81, 82, 83, 84, 85, 86);
+REGARD_MMA(__nv_bfloat16, "bf16", 176, 88, 89, 90, 91, 92, 93, 94);
+REGARD_MMA(__half, "f16", 176, 88, 89, 90, 91, 92, 93, 94);
+REGARD_MMA(__nv_bfloat16, "bf16", 192, 96, 97, 98, 99, 100, 101, 102);
+REGARD_MMA(__half, "f16", 192, 96, 97, 98, 99, 100, 101, 102);
+REGARD_MMA(__nv_bfloat16, "bf16", 256, 128, 129, 130, 131, 132, 133, 134);
+REGARD_MMA(__half, "f16", 256, 128, 129, 130, 131, 132, 133, 134);
 #undef REGARD_MMA
 
 }  // namespace regard::cuda::wgmma

@@ -21,6 +21,7 @@ BELOW = {
 _kernel = {"core", "algebra", "plan", "stages"}
 for name in ("ref", "cpu", "cuda", "absent"):
     BELOW[name] = set(_kernel)
+BELOW["absent"].add("cuda")  # it answers in that layer's place
 BELOW["exec"] = set(BELOW)
 BELOW["recipes"] = {"core", "algebra", "plan", "stages", "memory", "exec"}
 BELOW["cli"] = BELOW["integrations"] = set(BELOW) - {"recipes"}

@@ -14,6 +14,7 @@
 #include "cpu/finish.h"
 #include "cpu/gemm-inl.h"
 #include "cpu/pack-inl.h"
+#include "cpu/panel.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
 #include "cpu/softmax-inl.h"
@@ -22,20 +23,6 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
-// Rows that go through the micro-kernels together, and what their ranges have in common.
-struct Panel {
-  int64_t first = 0;       // row of the tile; its queries, acc, max and sum start there too
-  int rows = 0, live = 0;  // with and without padding; only the last panel is padded
-  int32_t min_lo, max_lo, min_hi, max_hi, min_sink, max_sink;
-
-  bool reads(const KeyTile& k) const {
-    return (min_lo <= k.last() && max_hi > k.first()) || max_sink > k.first();
-  }
-  bool reads_all(const KeyTile& k) const {
-    return (max_lo <= k.first() && min_hi > k.last()) || min_sink > k.last();
-  }
-};
-
 class Attend {
  public:
   Attend(const Call& c, const RowTile& t, const Scratch& m)
@@ -43,11 +30,8 @@ class Attend {
     width_ = round_up(p_.dv, kLanes);
     const Rows queries(c.w.q);
     for (int64_t first = 0; first < t.rows();) {
-      Panel p;
-      p.first = first;
-      p.rows = PanelRows(t.rows() - first);
-      p.live = int(std::min<int64_t>(p.rows, t.rows() - first));
-      summarise(p);
+      const int rows = PanelRows(t.rows() - first);
+      const Panel p(*c.w.ranges, t, first, int(std::min<int64_t>(rows, t.rows() - first)), rows);
       PackQueries(queries, t, first, p.rows, p.live, c.q_factor, m.decoded,
                   m.queries + first * p_.dk);
       first += p.live;
@@ -84,23 +68,6 @@ class Attend {
   }
 
  private:
-  void summarise(Panel& p) const {
-    const RowRanges& r = *c_.w.ranges;
-    p.min_lo = p.min_hi = p.min_sink = std::numeric_limits<int32_t>::max();
-    p.max_lo = p.max_hi = p.max_sink = 0;
-    const int64_t last = t_.i0 + (p.first + p.live - 1) / t_.heads;
-    for (int64_t i = t_.i0 + p.first / t_.heads; i <= last; ++i) {
-      // An empty range reads nothing: not even the key that its bounds enclose after a min and max.
-      const bool empty = r.lo[i] >= r.hi[i];
-      p.min_lo = std::min(p.min_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.max_lo = std::max(p.max_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.min_hi = std::min(p.min_hi, empty ? 0 : r.hi[i]);
-      p.max_hi = std::max(p.max_hi, empty ? 0 : r.hi[i]);
-      p.min_sink = std::min(p.min_sink, r.sink[i]);
-      p.max_sink = std::max(p.max_sink, r.sink[i]);
-    }
-  }
-
   void Pack() {
     const int64_t h = t_.kv_head(p_);
     PackKeys(k_, t_.b, h, tile_, m_.decoded, m_.keys);
@@ -164,24 +131,6 @@ class Attend {
   KeyTile tile_;
   bool finite_ = true;
 };
-
-void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
-             const Slots& slots) {
-  Attend attend(c, t, m);
-  attend.Run(item.begin, item.end);
-  const int64_t dv = c.w.problem.dv;
-  attend.ForRows([&](int64_t r, PartialHead<float> head, float* acc) {
-    if (t.splits == 1) {
-      finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
-      return;
-    }
-    const int64_t slot = t.first_slot + item.split * t.rows() + r;
-    slots.head[slot] = head;
-    std::memcpy(slots.acc + slot * dv, acc, dv * sizeof(float));
-  });
-}
-
-std::string TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace regard::cpu

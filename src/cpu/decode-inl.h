@@ -168,6 +168,7 @@ class Rows {
   }
   int64_t size() const { return v_.size[3]; }
   const View& view() const { return v_; }
+  bool dense() const { return dense_; }  // a row's bytes are neighbours
   // f32, f16 or bf16 with neighbouring channels: can be widened straight from memory.
   bool plain() const { return dense_ && info(v_.dtype).block == 1; }
 

@@ -10,11 +10,11 @@ namespace regard::cpu {
 // Sized for the widest vectors (16 floats, panels of 32): about (dk + dv) * (rows + 64 keys)
 // floats. Contents are whatever the last item left; every float is initialised.
 struct Scratch {
-  float* queries;   // row panels [dk][panel rows]
+  float* queries;   // row panels [dk][panel rows], or rows [dk rounded up to a vector]
   float* keys;      // panels [dk][2 vectors]
   float* values;    // panels [64][2 vectors]
-  float* decoded;   // one vector of decoded rows
-  float* scores;    // [panel rows][64]
+  float* decoded;   // one vector of decoded rows of K or V
+  float* scores;    // [panel rows, or kFewRows][64]
   float* key_bias;  // [64]
   float* acc;       // [rows][dv rounded up to a vector]
   float* max;       // [rows]
@@ -25,10 +25,10 @@ struct Scratch {
     rows += 12;  // the last panel may be padded
     const int64_t dk_up = (dk + 31) / 32 * 32, dv_up = (dv + 31) / 32 * 32;
     const std::pair<float**, int64_t> parts[] = {
-        {&queries, rows * dk}, {&keys, 64 * dk_up},
-        {&values, 64 * dv_up}, {&decoded, std::max(16 * dk_up, dv_up)},
-        {&scores, 12 * 64},    {&key_bias, 64},
-        {&acc, rows * dv_up},  {&max, rows},
+        {&queries, rows * dk_up}, {&keys, 64 * dk_up},
+        {&values, 64 * dv_up},    {&decoded, 16 * std::max(dk_up, dv_up)},
+        {&scores, 16 * 64},       {&key_bias, 64},
+        {&acc, rows * dv_up},     {&max, rows},
         {&sum, rows * 16}};
     int64_t need = 0;
     for (const auto& [p, n] : parts) need += (n + 15) / 16 * 16;

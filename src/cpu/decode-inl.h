@@ -58,6 +58,15 @@ HWY_NOINLINE void DecodePlain(const char* src, int64_t n, float* dst) {
   hn::Store(Widen(rest, type), DF(), dst + i);
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// An f16 in every lane.
+HWY_INLINE VF Half(uint16_t bits) {
+  const hn::Rebind<uint16_t, DF> u16;
+  const hn::Rebind<hwy::float16_t, DF> f16;
+  return hn::PromoteTo(DF(), hn::BitCast(f16, hn::Set(u16, bits)));
+}
+#endif
+
 // Quantised blocks. On the scalar target one block at a time in plain C.
 template <DType T>
 HWY_NOINLINE void DecodeQuant(const char* src, int64_t n, float* dst) {
@@ -72,10 +81,27 @@ HWY_NOINLINE void DecodeQuant(const char* src, int64_t n, float* dst) {
     const hn::Full128<uint8_t> u8;
     const DF d;
     const DI di;
-    const hn::Rebind<int8_t, DF> quarter;
-    alignas(16) int8_t level[32];
+    uint16_t half[2];
+    std::memcpy(half, src, kMin ? 4 : 2);
+    const VF scale = Half(half[0]);
+    const VF min = kMin ? Half(half[1]) : hn::Zero(d);
+    const auto put = [&](auto level, float* to) HWY_ATTR {  // as many levels as lanes
+      const VF x = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di, level)), scale);
+      hn::Store(kMin ? hn::Add(x, min) : x, d, to);
+    };
+    const auto put16 = [&](auto level, float* to) HWY_ATTR {
+      if constexpr (kLanes == 16) {
+        put(level, to);
+      } else {
+        const hn::Half<hn::Full128<int8_t> > half8;
+        put(hn::LowerHalf(half8, level), to);
+        put(hn::UpperHalf(half8, level), to + kLanes);
+      }
+    };
     if constexpr (T == DType::q8_0) {
-      std::memcpy(level, src + 2, 32);
+      const hn::Rebind<int8_t, DF> quarter;
+      const int8_t* level = reinterpret_cast<const int8_t*>(src + 2);
+      for (int j = 0; j < 32; j += kLanes) put(hn::LoadU(quarter, level + j), dst + j);
     } else {
       const auto packed = hn::LoadU(u8, reinterpret_cast<const uint8_t*>(src + kBytes - 16));
       auto low = hn::And(packed, hn::Set(u8, 15)), high = hn::ShiftRight<4>(packed);
@@ -96,21 +122,13 @@ HWY_NOINLINE void DecodeQuant(const char* src, int64_t n, float* dst) {
       }
       if constexpr (T == DType::iq4_nl) {
         const auto table = hn::LoadU(d8, kIq4NlLevels);
-        hn::Store(hn::TableLookupBytes(table, hn::BitCast(d8, low)), d8, level);
-        hn::Store(hn::TableLookupBytes(table, hn::BitCast(d8, high)), d8, level + 16);
+        put16(hn::TableLookupBytes(table, hn::BitCast(d8, low)), dst);
+        put16(hn::TableLookupBytes(table, hn::BitCast(d8, high)), dst + 16);
       } else {
         const auto zero = hn::Set(d8, T == DType::q4_0 ? 8 : T == DType::q5_0 ? 16 : 0);
-        hn::Store(hn::Sub(hn::BitCast(d8, low), zero), d8, level);
-        hn::Store(hn::Sub(hn::BitCast(d8, high), zero), d8, level + 16);
+        put16(hn::Sub(hn::BitCast(d8, low), zero), dst);
+        put16(hn::Sub(hn::BitCast(d8, high), zero), dst + 16);
       }
-    }
-    uint16_t half[2];
-    std::memcpy(half, src, kMin ? 4 : 2);
-    const VF scale = hn::Set(d, f16_to_f32(half[0]));
-    const VF min = hn::Set(d, kMin ? f16_to_f32(half[1]) : 0.0f);
-    for (int j = 0; j < 32; j += kLanes) {
-      const VF x = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(quarter, level + j)));
-      hn::Store(kMin ? hn::Add(hn::Mul(x, scale), min) : hn::Mul(x, scale), d, dst + j);
     }
 #endif
   }

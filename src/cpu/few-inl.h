@@ -29,7 +29,7 @@ struct TileRows {
   void Find(const View& v, const RowTile& t, int64_t h, const KeyTile& tile) {
     const char* first = v.at(t.b, h, 0);
     for (int j = 0; j < tile.n; ++j) row[j] = first + tile.id[j] * v.stride[2];
-    for (int j = tile.n; j % kLanes != 0; ++j) row[j] = row[j - 1];
+    for (int j = tile.n; j < kKeys; ++j) row[j] = row[j - 1];
   }
 };
 
@@ -127,56 +127,53 @@ class Few {
 
   void Dot(const Station& at, const Station* next) const {
     const int vecs = int(depth_ / kLanes);
-    ForSlices(k_, depth_, at, at.k, next ? &next->k : nullptr,
-              [&](auto type, const char* const* row, const char* const* ahead, int64_t bytes,
-                  int first, int keys) {
+    ForSlices(k_, depth_, at.tile, at.k, next ? &next->k : nullptr,
+              [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
                 ForRowBlocks(rows_, [&](auto r, int r0) {
-                  DotRows<type(), r()>(m_.queries + r0 * depth_, vecs, row,
-                                       r0 == 0 ? ahead : nullptr, bytes, keys,
-                                       m_.scores + r0 * kKeys + first);
+                  DotRows<type(), r()>(m_.queries + r0 * depth_, vecs, row, keys,
+                                       r0 == 0 ? ahead : Ahead(), m_.scores + r0 * kKeys + first);
                 });
               });
   }
 
   void Add(const Station& at, const Station* next) const {
-    ForSlices(v_, width_, at, at.v, next ? &next->v : nullptr,
-              [&](auto type, const char* const* row, const char* const* ahead, int64_t bytes,
-                  int first, int keys) {
+    ForSlices(v_, width_, at.tile, at.v, next ? &next->v : nullptr,
+              [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
                 ForRowBlocks(rows_, [&](auto r, int r0) {
-                  AddRows<type(), r()>(m_.scores + r0 * kKeys + first, row,
-                                       r0 == 0 ? ahead : nullptr, bytes, keys, m_.acc + r0 * width_,
-                                       width_);
+                  AddRows<type(), r()>(m_.scores + r0 * kKeys + first, row, keys,
+                                       r0 == 0 ? ahead : Ahead(), m_.acc + r0 * width_, width_);
                 });
               });
   }
 
-  // Calls f(type, rows, rows to fetch, their bytes, first key, keys): the whole tile at once where
-  // its rows can be widened straight from memory, else a vector's worth of keys decoded to f32.
+  // Calls f(type, rows, first key, keys, what to fetch meanwhile): the whole tile at once where its
+  // rows can be widened straight from memory, else a vector's worth of keys decoded to f32.
   template <class F>
-  void ForSlices(const Rows& rows, int64_t up, const Station& at, const TileRows& here,
+  void ForSlices(const Rows& rows, int64_t up, const KeyTile& tile, const TileRows& here,
                  const TileRows* next, const F& f) const {
     const View& v = rows.view();
-    const int64_t bytes = v.size[3] / info(v.dtype).block * info(v.dtype).bytes;
-    const int64_t fetch = rows.dense() ? bytes : 0;
-    if (rows.plain() && rows.size() % kLanes == 0) {
-      return WithPlainType(v.dtype, [&](auto type) {
-        f(type, here.row, next ? next->row : nullptr, fetch, 0, at.tile.n);
-      });
+    Ahead ahead;
+    if (next && rows.dense()) {
+      const int64_t bytes = v.size[3] / info(v.dtype).block * info(v.dtype).bytes;
+      ahead = {next->row, int((bytes + 63) / 64)};
     }
+    if (rows.plain() && rows.size() % kLanes == 0) {
+      return WithPlainType(v.dtype, [&](auto type) { f(type, here.row, 0, tile.n, ahead); });
+    }
+    const int64_t stride = round_up(up, 32);
     const char* decoded[kLanes];
     for (int j = 0; j < kLanes; ++j) {
-      decoded[j] = reinterpret_cast<const char*>(m_.decoded + j * up_to_32(up));
+      decoded[j] = reinterpret_cast<const char*>(m_.decoded + j * stride);
     }
-    for (int first = 0; first < at.tile.n; first += kLanes) {
-      const int keys = std::min(kLanes, at.tile.n - first);
+    for (int first = 0; first < tile.n; first += kLanes) {
+      const int keys = std::min(kLanes, tile.n - first);
       for (int j = 0; j < keys; ++j) {
-        rows.Read(t_.b, t_.kv_head(p_), at.tile.id[first + j], m_.decoded + j * up_to_32(up));
+        for (int line = 0; line < ahead.lines; ++line) ahead.Fetch(first + j, line);
+        rows.Read(t_.b, t_.kv_head(p_), tile.id[first + j], m_.decoded + j * stride);
       }
-      f(std::integral_constant<DType, DType::f32>(), decoded, next ? next->row + first : nullptr,
-        fetch, first, keys);
+      f(std::integral_constant<DType, DType::f32>(), decoded, first, keys, Ahead());
     }
   }
-  static int64_t up_to_32(int64_t n) { return round_up(n, 32); }
 
   const Call& c_;
   const Problem& p_;

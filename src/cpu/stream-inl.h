@@ -59,29 +59,32 @@ HWY_INLINE VF SumEach(const VF (&x)[N]) {
 }
 #endif
 
-HWY_INLINE void PrefetchRow(const char* row, int64_t bytes) {
-  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b, 0, 2);
-}
+// Lines of the rows that come next, fetched into the second cache: the first is too small to hold
+// them until they are needed. `row` is null where there is nothing to fetch.
+struct Ahead {
+  const char* const* row = nullptr;
+  int lines = 0;  // 64 bytes each
+  HWY_INLINE void Fetch(int j, int line) const { __builtin_prefetch(row[j] + line * 64, 0, 2); }
+};
 
 // Keys of a tile: pointers to `keys` rows; up to the next multiple of kLanes they repeat the last.
-// `next`: rows to fetch meanwhile, or null. q: [R][vecs vectors], s: [R][kKeys].
+// q: [R][vecs vectors], s: [R][kKeys].
 template <DType T, int R>
-HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* const* row,
-                          const char* const* next, int64_t next_bytes, int keys,
-                          float* HWY_RESTRICT s) {
+HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* const* row, int keys,
+                          const Ahead& next, float* HWY_RESTRICT s) {
   const DF d;
   const std::integral_constant<DType, T> type;
   constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
   constexpr int kAtOnce = kLanes / (R == 3 ? 4 : R);
   for (int j = 0; j < keys; j += kAtOnce) {
-    if (next) {
-      REGARD_UNROLL
-      for (int g = 0; g < kAtOnce; ++g) PrefetchRow(next[j + g], next_bytes);
-    }
     VF acc[kLanes];
     REGARD_UNROLL
     for (int t = 0; t < kLanes; ++t) acc[t] = hn::Zero(d);
     for (int c = 0; c < vecs; ++c) {
+      if (c < next.lines) {
+        REGARD_UNROLL
+        for (int g = 0; g < kAtOnce; ++g) next.Fetch(j + g, c);
+      }
       VF x[kAtOnce];
       REGARD_UNROLL
       for (int g = 0; g < kAtOnce; ++g) x[g] = Widen(row[j + g] + c * kStep, type);
@@ -101,10 +104,10 @@ HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* con
   }
 }
 
-// C vectors of columns, `skip` bytes into each row of V.
+// C vectors of columns, `skip` bytes into each row of V, and as many bytes of the next rows.
 template <DType T, int R, int C>
 HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, int64_t skip,
-                         int keys, float* HWY_RESTRICT o, int64_t width) {
+                         int keys, const Ahead& next, float* HWY_RESTRICT o, int64_t width) {
   const DF d;
   const std::integral_constant<DType, T> type;
   constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
@@ -114,7 +117,10 @@ HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, in
     REGARD_UNROLL
     for (int c = 0; c < C; ++c) acc[r][c] = hn::Load(d, o + r * width + c * kLanes);
   }
+  const int first_line = int((skip + 63) / 64);
+  const int last_line = next.row ? std::min<int>(next.lines, (skip + C * kStep + 63) / 64) : 0;
   for (int j = 0; j < keys; ++j) {
+    for (int line = first_line; line < last_line; ++line) next.Fetch(j, line);
     VF x[C];
     REGARD_UNROLL
     for (int c = 0; c < C; ++c) x[c] = Widen(row[j] + skip + c * kStep, type);
@@ -134,20 +140,17 @@ HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, in
 
 // p: [R][kKeys]; o: [R][width].
 template <DType T, int R>
-HWY_NOINLINE void AddRows(const float* p, const char* const* row, const char* const* next,
-                          int64_t next_bytes, int keys, float* o, int64_t width) {
+HWY_NOINLINE void AddRows(const float* p, const char* const* row, int keys, const Ahead& next,
+                          float* o, int64_t width) {
   constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
   // R * C accumulators, C columns and a weight: 21 of 32 registers, 11 of 16.
   constexpr int kWide = kLanes == 16 ? (R <= 2 ? 8 : 4) : R <= 2 ? 4 : 2;
-  if (next) {
-    for (int j = 0; j < keys; ++j) PrefetchRow(next[j], next_bytes);
-  }
   const int vecs = int(width / kLanes);
   int c = 0;
   for (; c + kWide <= vecs; c += kWide) {
-    AddBlock<T, R, kWide>(p, row, c * kStep, keys, o + c * kLanes, width);
+    AddBlock<T, R, kWide>(p, row, c * kStep, keys, next, o + c * kLanes, width);
   }
-  for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, o + c * kLanes, width);
+  for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, next, o + c * kLanes, width);
 }
 
 // Calls f(rows as a constant, first row) for blocks of nearly equal size.

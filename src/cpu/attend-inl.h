@@ -167,10 +167,9 @@ HWY_INLINE void RunItemIn(const Call& c, const RowTile& t, const Item& item, con
 
 void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
              const Slots& slots) {
-#if REGARD_DOT
-  if constexpr (kLanes == 16) {
-    if (c.numeric == Numeric::bf16) return RunItemIn<Bf16>(c, t, item, m, slots);
-  }
+#if REGARD_DOT && HWY_MAX_BYTES == 64
+  if (c.numeric == Numeric::bf16) return RunItemIn<Bf16>(c, t, item, m, slots);
+  if (c.numeric == Numeric::int8) return RunItemIn<Int8>(c, t, item, m, slots);
 #endif
   RunItemIn<F32>(c, t, item, m, slots);
 }

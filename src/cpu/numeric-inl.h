@@ -10,6 +10,7 @@
 #include "cpu/bf16.h"
 #include "cpu/call.h"
 #include "cpu/gemm-inl.h"
+#include "cpu/int8.h"
 #include "cpu/isa.h"
 #include "cpu/pack-inl.h"
 #include "cpu/scratch.h"
@@ -67,7 +68,7 @@ class F32 : Operands {
   }
 };
 
-#if REGARD_DOT
+#if REGARD_DOT && HWY_MAX_BYTES == 64
 // Words of two bf16 in the place of f32 numbers, at half the depth.
 class Bf16 : protected Operands {
  public:
@@ -139,6 +140,104 @@ class Bf16 : protected Operands {
 
  private:
   int64_t depth_;  // pairs of a row of Q or K
+};
+
+// Q K^T in 8-bit levels with a step for every 32 channels of a row; P V as in Bf16. A cache whose
+// blocks are step * level gives its own levels. Keys of other types are rounded to levels after
+// their tile's mean is taken off (SageAttention, arXiv 2410.02367, takes the mean of all keys; a
+// tile's own follows what drifts with the position), and q . mean is added back in f32.
+class Int8 : public Bf16 {
+ public:
+  Int8(const Call& call, const RowTile& tile, const Scratch& scratch)
+      : Bf16(call, tile, scratch), blocks_(round_up(dk, int8::kBlock) / int8::kBlock) {
+    const DType type = k.view().dtype;
+    exact_ =
+        type == DType::q8_0 || type == DType::q4_0 || type == DType::q5_0 || type == DType::iq4_nl;
+    std::fill_n(m.shift, kMaxRows, 0.0f);
+  }
+
+  // Panels [words][rows] with steps and lows [blocks][rows]; the f32 panel is for the mean.
+  void PackQueries(const Panel& p) const {
+    const int64_t words = blocks_ * int8::kWords;
+    float* plain = m.queries + p.first * dk;
+    uint32_t* dst = m.query_words + p.first * words;
+    float *step = m.query_step + p.first * blocks_, *low = m.query_low + p.first * blocks_;
+    ForQueries(q, t, p, c.q_factor, m.decoded, [&](int r, const float* row) {
+      int8::QuantizeQuery(row, blocks_, m.word_rows, step + r, low + r, p.rows);
+      for (int64_t i = 0; i < words; ++i) dst[i * p.rows + r] = m.word_rows[i];
+      for (int64_t i = 0; i < dk && !exact_; ++i) plain[i * p.rows + r] = row[i];
+    });
+  }
+
+  void PackKeys(const KeyTile& tile) const {
+    if (!exact_) ReadLessMean(tile);
+    const int64_t stride = round_up(dk, 32);
+    const auto read = [&](int j, float* row) HWY_ATTR {
+      uint32_t* levels = reinterpret_cast<uint32_t*>(row);
+      if (exact_) return ReadKey(tile.id[j], levels, m.key_step + j);
+      int8::QuantizeKey(m.keys + j * stride, m.mean, blocks_, levels, m.key_step + j, kKeys);
+    };
+    HWY_NAMESPACE::PackKeys(tile, blocks_ * int8::kWords, read,
+                            reinterpret_cast<float*>(m.word_rows),
+                            reinterpret_cast<float*>(m.key_words));
+    int8::SumLevels(m.key_words, blocks_, round_up(tile.n, kLanes) / kLanes, m.key_step, m.key_sum);
+  }
+
+  void Scores(const Panel& p, int vecs) const {
+    if (!exact_) MeanProducts(p);
+    const int64_t words = blocks_ * int8::kWords;
+    int8::ScorePanel(p.rows,
+                     {m.query_words + p.first * words, m.query_step + p.first * blocks_,
+                      m.query_low + p.first * blocks_, m.shift},
+                     {m.key_words, m.key_step, m.key_sum}, blocks_, vecs, m.scores);
+  }
+
+ private:
+  // One key's own levels and steps.
+  void ReadKey(int64_t id, uint32_t* levels, float* step) const {
+    const View& view = k.view();
+    const char* src = view.at(t.b, head, id);
+    alignas(16) int8_t level[int8::kBlock];
+    for (int64_t n = 0; n < blocks_; ++n, src += info(view.dtype).bytes) {
+      if (view.dtype == DType::q8_0) ReadLevels<DType::q8_0>(src, level);
+      if (view.dtype == DType::q4_0) ReadLevels<DType::q4_0>(src, level);
+      if (view.dtype == DType::q5_0) ReadLevels<DType::q5_0>(src, level);
+      if (view.dtype == DType::iq4_nl) ReadLevels<DType::iq4_nl>(src, level);
+      std::memcpy(levels + n * int8::kWords, level, sizeof(level));
+      uint16_t half;
+      std::memcpy(&half, src, 2);
+      step[n * kKeys] = f16_to_f32(half);
+    }
+  }
+
+  // The tile's keys as f32 rows, and their mean (0 in a channel where it is not finite).
+  void ReadLessMean(const KeyTile& tile) const {
+    const DF d;
+    const int64_t stride = round_up(dk, 32);
+    for (int j = 0; j < tile.n; ++j) k.Read(t.b, head, tile.id[j], m.keys + j * stride);
+    const VF share = hn::Set(d, 1.0f / float(tile.n));
+    for (int64_t i = 0; i < stride; i += kLanes) {
+      VF sum = hn::Zero(d);
+      if (i < dk)
+        for (int j = 0; j < tile.n; ++j) sum = hn::Add(sum, hn::Load(d, m.keys + j * stride + i));
+      const VF mean = hn::Mul(sum, share);
+      const auto finite = hn::Eq(hn::Sub(mean, mean), hn::Zero(d));
+      hn::Store(hn::IfThenElseZero(finite, mean), d, m.mean + i);
+    }
+  }
+
+  // shift[r] = q_r . mean, a lane a row.
+  void MeanProducts(const Panel& p) const {
+    const DF d;
+    const float* rows = m.queries + p.first * dk;
+    VF sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    for (int64_t i = 0; i < dk; ++i)
+      sum[i % 4] = hn::MulAdd(hn::LoadU(d, rows + i * p.rows), hn::Set(d, m.mean[i]), sum[i % 4]);
+    hn::Store(hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3])), d, m.shift);
+  }
+
+  int64_t blocks_;  // of 32 channels
+  bool exact_;      // the cache's own levels serve
 };
 #endif  // REGARD_DOT
 

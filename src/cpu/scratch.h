@@ -26,6 +26,12 @@ struct Scratch {
   uint32_t* value_pairs;  // panels [32][2 vectors]
   uint32_t* weights;      // [panel rows][32]
   uint32_t* word_rows;    // one vector of rows of words
+  float* query_step;      // int8: [blocks of 32 channels][panel rows]
+  float* query_low;       // the same
+  float* key_step;        // [blocks][64]
+  float* key_sum;         // [blocks][64]
+  float* mean;            // [dk]
+  float* shift;           // [one vector]
 
   // rows: of the largest row tile. The memory belongs to the calling thread.
   Scratch(int64_t rows, int64_t dk, int64_t dv) {
@@ -61,6 +67,12 @@ struct Scratch {
     place(value_pairs, 32 * dv_up);
     place(weights, 12 * 32);
     place(word_rows, 16 * dk_up);
+    place(query_step, rows * dk_up / 32);
+    place(query_low, rows * dk_up / 32);
+    place(key_step, 2 * dk_up);
+    place(key_sum, 2 * dk_up);
+    place(mean, dk_up);
+    place(shift, 16);
   }
 };
 

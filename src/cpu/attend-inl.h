@@ -2,6 +2,8 @@
 //
 //   for each key tile:  pack K and V once
 //     for each row panel that may read it:  S = Q K^T;  scores;  P = softmax step;  O += P V
+//
+// Packing and the two products are the Arithmetic's (numeric-inl.h); the rest is f32.
 #if defined(REGARD_CPU_ATTEND_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef REGARD_CPU_ATTEND_INL_H_
 #undef REGARD_CPU_ATTEND_INL_H_
@@ -11,10 +13,7 @@
 
 #include <array>
 
-#include "cpu/finish.h"
-#include "cpu/gemm-inl.h"
-#include "cpu/pack-inl.h"
-#include "cpu/panel.h"
+#include "cpu/numeric-inl.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
 #include "cpu/softmax-inl.h"
@@ -23,17 +22,16 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
+template <class Arithmetic>
 class Attend {
  public:
   Attend(const Call& c, const RowTile& t, const Scratch& m)
-      : c_(c), p_(c.w.problem), t_(t), m_(m), k_(c.w.k), v_(c.w.v) {
+      : c_(c), p_(c.w.problem), t_(t), m_(m), product_(c, t, m) {
     width_ = round_up(p_.dv, kLanes);
-    const Rows queries(c.w.q);
     for (int64_t first = 0; first < t.rows();) {
       const int rows = PanelRows(t.rows() - first);
       const Panel p(*c.w.ranges, t, first, int(std::min<int64_t>(rows, t.rows() - first)), rows);
-      PackQueries(queries, t, first, p.rows, p.live, c.q_factor, m.decoded,
-                  m.queries + first * p_.dk);
+      product_.PackQueries(p);
       first += p.live;
       padded_ = p.first + p.rows;
       panels_.push_back(p);
@@ -69,15 +67,15 @@ class Attend {
 
  private:
   void Pack() {
-    const int64_t h = t_.kv_head(p_);
-    PackKeys(k_, t_.b, h, tile_, m_.decoded, m_.keys);
-    finite_ = PackValues(v_, t_.b, h, tile_, m_.decoded, m_.values);
-    if (const View& kb = c_.w.key_bias) ReadBias(kb, Element(kb, t_.b, h, 0), tile_, m_.key_bias);
+    product_.PackKeys(tile_);
+    finite_ = product_.PackValues(tile_);
+    if (const View& kb = c_.w.key_bias)
+      ReadBias(kb, Element(kb, t_.b, t_.kv_head(p_), 0), tile_, m_.key_bias);
   }
 
   void Step(const Panel& p) {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
-    ScorePanel(p.rows, m_.queries + p.first * p_.dk, m_.keys, p_.dk, vecs, m_.scores);
+    product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     std::array<uint64_t, kMaxRows> forbidden = {};
     for (int r = 0; r < p.live; ++r) {
@@ -88,17 +86,16 @@ class Attend {
       if (!finite_) forbidden[r] = Forbidden(s);
       float* sum = m_.sum + row * kLanes;
       if (c_.sigmoid) {
-        SigmoidRow(s, vecs, c_.shift, sum);
+        SigmoidRow<Arithmetic>(s, vecs, c_.shift, sum);
       } else {
-        SoftmaxRow(s, vecs, m_.max + row, sum, m_.acc + row * width_, width_);
+        SoftmaxRow<Arithmetic>(s, vecs, m_.max + row, sum, m_.acc + row * width_, width_);
       }
     }
-    float* acc = m_.acc + p.first * width_;
+    product_.Weights(p, vecs);
     if (finite_) {
-      ValuePanel(p.rows, m_.scores, m_.values, tile_.n, int(width_ / kLanes), acc, width_);
+      product_.AddValues(p, tile_.n, m_.acc + p.first * width_, width_);
     } else {
-      for (int r = 0; r < p.live; ++r)
-        AddValues(m_.scores + r * kKeys, forbidden[r], acc + r * width_);
+      for (int r = 0; r < p.live; ++r) AddValues(r, forbidden[r], m_.acc + (p.first + r) * width_);
     }
   }
 
@@ -109,15 +106,13 @@ class Attend {
   }
 
   // O += P V of one row where V holds infinities or NaN: a forbidden pair must not touch them.
-  void AddValues(const float* weight, uint64_t forbidden, float* acc) const {
+  void AddValues(int r, uint64_t forbidden, float* acc) const {
     const DF d;
     for (int j = 0; j < tile_.n; ++j) {
       if (forbidden >> j & 1) continue;
-      const VF w = hn::Set(d, weight[j]);
-      for (int64_t c = 0; c < width_; c += kLanes) {
-        const float* v = m_.values + c / kPanel * kKeys * kPanel + j * kPanel + c % kPanel;
-        hn::Store(hn::MulAdd(w, hn::Load(d, v), hn::Load(d, acc + c)), d, acc + c);
-      }
+      const VF w = hn::Set(d, product_.Weight(r, j));
+      for (int64_t c = 0; c < width_; c += kLanes)
+        hn::Store(hn::MulAdd(w, product_.Value(j, c), hn::Load(d, acc + c)), d, acc + c);
     }
   }
 
@@ -125,7 +120,7 @@ class Attend {
   const Problem& p_;
   const RowTile& t_;
   const Scratch& m_;
-  const Rows k_, v_;
+  Arithmetic product_;
   int64_t width_ = 0, padded_ = 0;
   std::vector<Panel> panels_;
   KeyTile tile_;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/items.h"
 
 namespace regard::cpu {
@@ -19,6 +20,7 @@ struct Call {
     shift = norm.shift * log2e;
     sigmoid = norm.kind == NormKind::sigmoid;
     mask = w.branch->rule.mask.get();
+    numeric = parse_numeric(w.branch->numeric);
     if (score.alibi.empty()) return;
     position.resize(p.nq);
     for (int64_t i = 0; i < p.nq; ++i) position[i] = int32_t(i + p.offset);
@@ -35,6 +37,7 @@ struct Call {
   float q_factor = 0, cap = 0, shift = 0;
   bool sigmoid = false;
   const BitMask* mask = nullptr;
+  Numeric numeric = Numeric::f32;
   std::vector<int32_t> position;  // [nq] on the keys' axis; only for alibi
 };
 

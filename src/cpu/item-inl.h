@@ -28,18 +28,29 @@ void Emit(const Call& c, const RowTile& t, const Item& item, const Slots& slots,
   });
 }
 
+template <class Arithmetic>
+HWY_INLINE void RunPacked(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
+                          const Slots& slots) {
+  Attend<Arithmetic> attend(c, t, m);
+  attend.Run(item.begin, item.end);
+  Emit(c, t, item, slots, attend);
+}
+
 void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
              const Slots& slots) {
+#if REGARD_DOT && HWY_MAX_BYTES == 64
+  if (c.numeric == Numeric::bf16) return RunPacked<Bf16>(c, t, item, m, slots);
+  if (c.numeric == Numeric::int8) return RunPacked<Int8>(c, t, item, m, slots);
+#endif
   if (t.rows() <= kFewRows) {
     Few few(c, t, m);
     few.Run(item.begin, item.end);
     if (few.clean()) return Emit(c, t, item, slots, few);
   }
-  Attend attend(c, t, m);
-  attend.Run(item.begin, item.end);
-  Emit(c, t, item, slots, attend);
+  RunPacked<F32>(c, t, item, m, slots);
 }
 
+int Lanes() { return kLanes; }
 std::string TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE

@@ -75,6 +75,8 @@ struct Norm {
 //   f32   products in f32
 //   bf16  q, k, v and the weights rounded to bf16
 //   int8  q and k as 8-bit levels with a scale for every 32 channels of a row; the rest as bf16
+//   int16 as f32, but few query rows (decode) meet a quantised k or v in its own integer levels,
+//         with q and the weights as 16-bit levels
 const std::vector<std::string>& numerics();
 
 struct Branch {

@@ -69,8 +69,8 @@ struct Scratch {
     place(word_rows, 16 * dk_up);
     place(query_step, rows * dk_up / 32);
     place(query_low, rows * dk_up / 32);
-    place(key_step, 2 * dk_up);
-    place(key_sum, 2 * dk_up);
+    place(key_step, 2 * std::max(dk_up, dv_up));
+    place(key_sum, 2 * std::max(dk_up, dv_up));
     place(mean, dk_up);
     place(shift, 16);
   }

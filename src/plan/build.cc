@@ -67,7 +67,7 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
 }
 
 const std::vector<std::string>& numerics() {
-  static const std::vector<std::string> names = {"f32", "bf16", "int8"};
+  static const std::vector<std::string> names = {"f32", "bf16", "int8", "int16"};
   return names;
 }
 

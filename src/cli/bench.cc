@@ -8,6 +8,7 @@
 #include "cli/bench_print.h"
 #include "cli/bench_run.h"
 #include "cli/verbs.h"
+#include "core/parallel.h"
 #include "cpu/cpu.h"
 #include "regard/run.h"
 #include "regard/status.h"
@@ -71,6 +72,9 @@ void write(const std::string& file, const std::string& text) {
 
 void bench(const Arguments& a) {
   const std::vector<ProblemFile> files = chosen_problems(a);
+#ifdef REGARD_BENCH_GGML
+  if (a.rounds.ggml && has_openmp()) use_team(Team::openmp);  // ggml's, as in the plug-in
+#endif
   cpu::Peaks peaks;
   Peers peers;
   const BenchMachine machine = describe_machine(a, peaks, &peers);

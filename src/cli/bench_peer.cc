@@ -98,9 +98,12 @@ int Peer::prepare(const TextProblem& x, int threads, const std::string& precisio
 }
 
 double Peer::run(int id) {
-  // Our own team spins for a few milliseconds after its last work; let it rest.
-  usleep(10'000);
+  // Teams of threads spin for a few milliseconds after their last work, ours as well as theirs: let
+  // them come to rest before the other one is timed.
+  constexpr int kRest = 20'000;
+  usleep(kRest);
   const json answer = json::parse(ask(json{{"do", "run"}, {"id", id}}.dump()), nullptr, false);
+  usleep(kRest);
   return answer.is_object() ? answer.value("seconds", 0.0) : 0.0;
 }
 

@@ -19,7 +19,7 @@ namespace regard::cli {
 namespace {
 
 struct Arguments {
-  std::vector<std::string> files, problems;
+  std::vector<std::string> files, problems, numerics;
   std::vector<int> threads = {1, 2};
   int repeats = 7;
   double seconds = 1;
@@ -124,6 +124,7 @@ void bench(const Arguments& a) {
     const std::vector<std::string> more = read_problems(a.files);
     lines.insert(lines.end(), more.begin(), more.end());
   }
+  lines = in_each(lines, a.numerics);
   nlohmann::json rows = nlohmann::json::array(), machine = nlohmann::json::array();
   std::vector<cpu::Peaks> peaks;
   for (int t : a.threads) {
@@ -161,6 +162,9 @@ void add_bench(CLI::App& app) {
       "         regard bench --problem \"h8:2 nq512 nk16384 d128 kv=f16 causal\" --threads 1");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
+  verb->add_option("--numeric", a->numerics, "Arithmetics to run each line in: f32, bf16, int8")
+      ->delimiter(',')
+      ->check(CLI::IsMember(numerics()));
   verb->add_option("--threads", a->threads, "Numbers of threads to try")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));

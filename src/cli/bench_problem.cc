@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -25,7 +26,7 @@ struct Words {
 [[noreturn]] void bad(const std::string& word) {
   throw Error(fmt::format(
       "problem: cannot read '{}'; accepted: bN hN[:N] nqN nkN dN[:N] causal alibi keybias q= k= v= "
-      "kv= out= cover= softcap= bias= norm= mask= pooled= seed=",
+      "kv= out= cover= softcap= bias= norm= mask= pooled= numeric= seed=",
       word));
 }
 
@@ -111,6 +112,14 @@ Tensor keys(Rng& g, std::array<int64_t, 4> size, DType t) {
     if (t == DType::q4_1 || t == DType::q5_1) std::memcpy(p + 2, &min, 2);
   }
   return out;
+}
+
+void check_numeric(const Plan& plan) {
+  const std::string& name = plan.branches[0].numeric;
+  const std::vector<std::string>& known = numerics();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw Error(fmt::format("problem: numeric '{}' is unknown; accepted: {}", name,
+                            fmt::join(known, ", ")));
 }
 
 // Each tile with the density asked for, of those that the causal rule leaves. The first one stays,
@@ -220,6 +229,8 @@ class Builder {
       plan.mask(random_mask(g_, p, source.nk, number<double>(mask, "mask=" + mask)));
     plan.score(score(p, source.nk));
     plan.norm(norm(p));
+    plan.numeric(take("numeric", "f32"));
+    check_numeric(plan);
     plan.lower();
     out_.plan = std::move(plan);
   }
@@ -281,6 +292,15 @@ TextProblem parse_problem(const std::string& line) {
   } catch (const Error& e) {
     throw Error(fmt::format("{} (in \"{}\")", e.what(), line));
   }
+}
+
+std::vector<std::string> in_each(const std::vector<std::string>& lines,
+                                 const std::vector<std::string>& numerics) {
+  if (numerics.empty()) return lines;
+  std::vector<std::string> out;
+  for (const std::string& line : lines)
+    for (const std::string& n : numerics) out.push_back(line + " numeric=" + n);
+  return out;
 }
 
 std::vector<std::string> read_problems(const std::vector<std::string>& files) {

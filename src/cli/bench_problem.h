@@ -16,6 +16,7 @@ namespace regard::cli {
 //   cover=all | band:LEFT:RIGHT[:SINK] | tiles:DENSITY[:BQ[:BK]] | columns:DENSITY[:BQ]
 //     random keep-sets, one a query head; after a causal rule, of the pairs it leaves
 //   softcap=X alibi bias=TYPE keybias norm=sink|sigmoid mask=DENSITY pooled=BLOCK seed=N
+//   numeric=f32|bf16|int8
 struct TextProblem {
   std::string text;
   Plan plan;
@@ -29,5 +30,8 @@ struct TextProblem {
 TextProblem parse_problem(const std::string& line);
 // Lines of files; '#' starts a comment. Throws Error that names file and line.
 std::vector<std::string> read_problems(const std::vector<std::string>& files);
+// Every line once for each name, with "numeric=NAME" behind it; no names: the lines as they are.
+std::vector<std::string> in_each(const std::vector<std::string>& lines,
+                                 const std::vector<std::string>& numerics);
 
 }  // namespace regard::cli

@@ -1,6 +1,5 @@
 // attend and explain: the ordered list of implementations, the merge driver, the finish.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -250,6 +249,6 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
 
 const char* version() { return "0.1.0"; }
 std::string cpu_target() { return cpu::target(); }
-int hardware_threads() { return std::max(1, omp_get_num_procs()); }
+int hardware_threads() { return processors(); }
 
 }  // namespace regard

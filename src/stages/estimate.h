@@ -21,6 +21,10 @@ struct BlockScores {
 
 namespace estimate {
 
+// A random number in [0, 1) a tile, the same for all batch items: random_uniform(seed, head, own, c)
+// with `own` the key tile of the row's first query (select.h, keep::where).
+BlockScores random(const Problem& p, int bq, int bk, int64_t seed);
+
 // XAttention (arXiv 2503.16428, algorithm 1): strided antidiagonal sums, softmax over key groups,
 // summed to tiles of `block` x `block`. Causal where the inputs are.
 BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);

@@ -1,6 +1,7 @@
 // The one selector: scores in, keep-set out (spec: every "top-p" is this with other options).
 // Layer: stages.
 #pragma once
+#include <functional>
 #include <limits>
 
 #include "regard/ctx.h"
@@ -38,6 +39,9 @@ struct Selector {
 // total is summed by index.
 TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how);
 
+// Scores with the tiles of `bits` (a batch or head axis of 1 broadcasts) set to -inf.
+BlockScores without(BlockScores scores, const TileBits& bits);
+
 // Indices of the `k` best of `n` scores, ascending; same rules, so fewer where scores are -inf.
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k);
 
@@ -50,6 +54,12 @@ TileBits causal(const Problem& p, int bq, int bk);    // tiles with at least one
 TileBits all(const Problem& p, int bq, int bk);
 // Whole rows of tiles whose first query sits before `position`.
 TileBits rows_before(const Problem& p, int bq, int bk, int64_t position);
+// Tile (r, c) of head h is kept where rule(h, own, c) holds for a key tile `own` that holds the own
+// position of some query of row r. Rows are cut from the strip's first query on, so where that lies
+// inside a key tile a row has two of them. Before the first key `own` is negative. `heads` is 1
+// (shared), kv_heads or heads.
+using TileRule = std::function<bool(int64_t head, int64_t own, int64_t c)>;
+TileBits where(const Problem& p, int bq, int bk, int64_t heads, const TileRule& rule);
 // From a tensor [1|batch, 1|heads, rows, cols]: everything but 0 is kept.
 TileBits given(const Problem& p, int bq, int bk, const Tensor& mask);
 }  // namespace keep

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // MInference's rows and keys a block
 
-struct Range {
-  int64_t begin, end;  // [begin, end), in keys
-};
-
 // What one block of rows reads.
 struct RowKeys {
   std::vector<Range> ranges;     // ascending, disjoint

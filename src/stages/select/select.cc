@@ -138,6 +138,16 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
   return out;
 }
 
+BlockScores without(BlockScores scores, const TileBits& bits) {
+  for (int64_t b = 0; b < scores.batch; ++b)
+    for (int64_t h = 0; h < scores.heads; ++h)
+      for (int64_t r = 0; r < scores.rows; ++r)
+        for (int64_t c = 0; c < scores.cols; ++c)
+          if (bits.get(bits.batch == 1 ? 0 : b, bits.heads == 1 ? 0 : h, r, c))
+            scores.row(b, h, r)[c] = -kInf;
+  return scores;
+}
+
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
   std::vector<int64_t> out;
   for (int64_t i = 0; i < n; ++i)

@@ -51,3 +51,32 @@ def tile_sums(p, side):
 def tokens_of(tiles, bq, bk, q, k):
     """[B,H,rows,cols] of tiles -> [B,H,N,M] of their pairs."""
     return np.repeat(np.repeat(tiles, bq, 2), bk, 3)[:, :, : q.shape[2], : k.shape[2]]
+
+
+def tiles_where(rule, heads, bq, bk, q, k, offset=None):
+    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` that holds the row's own positions."""
+    n, start = q.shape[2], positions(q, k, offset)[0][0, 0]
+    rows, cols = -(-n // bq), -(-k.shape[2] // bk)
+    owns = [range((start + r * bq) // bk, (start + min((r + 1) * bq, n) - 1) // bk + 1)
+            for r in range(rows)]
+    return np.array([[[[any(rule(h, own, c) for own in owns[r]) for c in range(cols)]
+                       for r in range(rows)] for h in range(heads)]])
+
+
+def spread(tiles, bq, bk, q, k):
+    """tokens_of for tiles of 1 or all batch items, and of 1 head, KV heads or all heads."""
+    tiles = np.repeat(tiles, q.shape[1] // tiles.shape[1], 1)
+    return tokens_of(np.broadcast_to(tiles, q.shape[:1] + tiles.shape[1:]), bq, bk, q, k)
+
+
+def uniform(seed, a, b, c):
+    """SplitMix64 of a place: chained over its three coordinates; the upper 24 bits in [0, 1)."""
+    def mix(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) % 2**64
+        return x ^ x >> 31
+    x = mix(int(seed))
+    for at in (a, b, c):
+        x = mix((x + int(at)) % 2**64)
+    return (x >> 40) * 2.0**-24

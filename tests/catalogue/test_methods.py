@@ -151,7 +151,7 @@ def test_recall_on_planted_structure(name, kind):
     best = np.take_along_axis(best, kept.sum(-1)[..., None], -1).sum() / p.sum()
     assert recall <= best + 1e-6
     if RECORDS[name]["family"] == "dynamic" and not getattr(module, "blind", False):
-        assert share - 0.02 < recall
+        assert share - 0.05 < recall
         if kind in getattr(module, "sees", ("band", "sinks")):
             assert recall > 0.85 and share < 0.35
 

@@ -87,6 +87,29 @@ void every(int64_t first, int64_t width, int64_t step, int64_t end, Ranges* out)
   for (int64_t j = first; j < end; j += step) out->push_back({j, j + width});
 }
 
+void in_every(int64_t at, int64_t side, int64_t size, int64_t end, Ranges* out) {
+  for (int64_t begin = 0; begin < end; begin += size)
+    out->push_back({begin + std::max<int64_t>(0, at - side),
+                    std::min(end, begin + std::min(size, at + side + 1))});
+}
+
+IndexList keys_of(const Problem& p, int64_t batch, int64_t heads, int bq,
+                  const std::vector<std::vector<uint32_t>>& keys) {
+  IndexList list;
+  list.batch = batch;
+  list.heads = heads;
+  list.rows = (p.nq + bq - 1) / bq;
+  list.cols = p.nk;
+  list.bq = bq;
+  list.bk = 1;
+  list.start.push_back(0);
+  for (const auto& row : keys) {
+    list.index.insert(list.index.end(), row.begin(), row.end());
+    list.start.push_back(int64_t(list.index.size()));
+  }
+  return list;
+}
+
 Plan by_row(const Ctx& ctx, const Inputs& x, int64_t batch, int64_t heads, const RowRule& rule) {
   const StageTimer timer(ctx, "lists.by_row");
   const Problem& p = x.problem;
@@ -102,17 +125,7 @@ Plan by_row(const Ctx& ctx, const Inputs& x, int64_t batch, int64_t heads, const
     for (int64_t n = 0; n < row.queries(); ++n)
       row.single(n, &single[(b * heads + h) * p.nq + r * kTile + n]);
   });
-  IndexList list;
-  list.batch = batch;
-  list.heads = heads;
-  list.rows = p.nq;
-  list.cols = p.nk;
-  list.bq = list.bk = 1;
-  list.start.push_back(0);
-  for (const auto& row : single) {
-    list.index.insert(list.index.end(), row.begin(), row.end());
-    list.start.push_back(int64_t(list.index.size()));
-  }
+  IndexList list = keys_of(p, batch, heads, 1, single);
   Plan whole = Plan::tiles(p, kTile, kTile, tiles);
   return list.index.empty() ? whole : Plan::same({whole, Plan::columns(p, std::move(list))});
 }
@@ -120,6 +133,22 @@ Plan by_row(const Ctx& ctx, const Inputs& x, int64_t batch, int64_t heads, const
 Plan by_position(const Ctx& ctx, const Inputs& x, int64_t heads, const PositionRule& rule) {
   return by_row(ctx, x, 1, heads,
                 [&](int64_t, int64_t h, int64_t position, Ranges* out) { rule(h, position, out); });
+}
+
+Plan by_position_singly(const Ctx& ctx, const Inputs& x, const PositionRule& rule) {
+  const StageTimer timer(ctx, "lists.by_position_singly");
+  const Problem& p = x.problem;
+  need_one_sequence(p, "patterns by position");
+  std::vector<std::vector<uint32_t>> keys(static_cast<size_t>(p.nq));
+  parallel_for(p.nq, ctx.threads, [&](int64_t i, int) {
+    const int64_t position = i + p.offset;
+    Ranges row;
+    rule(0, position, &row);
+    normalise(x.causal ? std::clamp<int64_t>(position + 1, 0, p.nk) : p.nk, &row);
+    for (const Range& r : row)
+      for (int64_t j = r.begin; j < r.end; ++j) keys[i].push_back(uint32_t(j));
+  });
+  return Plan::columns(p, keys_of(p, 1, 1, 1, keys));
 }
 
 }  // namespace regard::lists

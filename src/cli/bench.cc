@@ -17,7 +17,7 @@ namespace regard::cli {
 namespace {
 
 struct Arguments {
-  std::vector<std::string> files, problems, groups, peers;
+  std::vector<std::string> files, problems, groups, peers, numerics;
   std::string folder = "bench/problems";
   std::string python = "build/venv-peers/bin/python", script = "bench/peers/serve.py";
   Rounds rounds{.threads = {1, 2}};
@@ -44,6 +44,7 @@ std::vector<ProblemFile> chosen_problems(const Arguments& a) {
   std::vector<std::string> files = a.files;
   for (const std::string& f : group_files(a)) files.push_back(f);
   std::vector<ProblemFile> out = gather_problems(a.problems, files);
+  in_each_numeric(a.numerics, &out);
   if (!a.quick) return out;
   for (ProblemFile& f : out) std::erase_if(f.lines, [](const ProblemLine& l) { return !l.quick; });
   std::erase_if(out, [](const ProblemFile& f) { return f.lines.empty(); });
@@ -117,6 +118,9 @@ void add_bench(CLI::App& app) {
       ->delimiter(',');
   verb->add_option("--folder", a->folder, "Where the groups' files are");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
+  verb->add_option("--numeric", a->numerics, "Arithmetics to run each line in: f32, bf16, int8")
+      ->delimiter(',')
+      ->check(CLI::IsMember(numerics()));
   verb->add_flag("--quick", a->quick, "Only the lines marked quick");
   verb->add_option("--threads", a->rounds.threads, "Numbers of threads to try")
       ->delimiter(',')

@@ -118,4 +118,17 @@ std::vector<ProblemFile> gather_problems(const std::vector<std::string>& problem
   return out;
 }
 
+void in_each_numeric(const std::vector<std::string>& names, std::vector<ProblemFile>* files) {
+  if (names.empty()) return;
+  for (ProblemFile& f : *files) {
+    std::vector<ProblemLine> lines;
+    for (const ProblemLine& line : f.lines)
+      for (const std::string& name : names) {
+        lines.push_back(line);
+        lines.back().problem = exchange(line.problem, "numeric=" + name);
+      }
+    f.lines = std::move(lines);
+  }
+}
+
 }  // namespace regard::cli

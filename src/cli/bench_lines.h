@@ -39,4 +39,7 @@ ProblemLine parse_line(const std::string& text);
 std::vector<ProblemFile> gather_problems(const std::vector<std::string>& problems,
                                          const std::vector<std::string>& files);
 
+// Every line once for each name, in that arithmetic; no names: as they are.
+void in_each_numeric(const std::vector<std::string>& names, std::vector<ProblemFile>* files);
+
 }  // namespace regard::cli

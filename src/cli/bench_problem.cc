@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -295,7 +296,11 @@ class Builder {
   void set_numeric(Plan& plan) {
     const std::string numeric = take("numeric", "");
     if (numeric.empty()) return;
-    for (Branch& b : plan.branches) b.numeric = numeric;
+    const std::vector<std::string>& known = numerics();
+    if (std::find(known.begin(), known.end(), numeric) == known.end())
+      throw Error(fmt::format("problem: numeric '{}' is unknown; accepted: {}", numeric,
+                              fmt::join(known, ", ")));
+    plan.numeric(numeric);
   }
 
   Score score(const Problem& p, int64_t keys) {

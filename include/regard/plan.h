@@ -77,6 +77,7 @@ struct Norm {
 //   int8  q and k as 8-bit levels with a scale for every 32 channels of a row; the rest as bf16
 //   int16 as f32, but few query rows (decode) meet a quantised k or v in its own integer levels,
 //         with q and the weights as 16-bit levels
+// Few query rows are bound by memory: bf16 runs them as f32 does, int8 as int16 does.
 const std::vector<std::string>& numerics();
 
 struct Branch {

@@ -42,15 +42,20 @@ class Attend {
   }
 
   void Run(int64_t begin, int64_t end) {
+    if (begin == end) return;
     const KeyStream stream(c_.w, t_);
+    stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {
-      stream.get(t, tile_);
+      tile_ = next_;
+      next_.n = 0;
+      if (t + 1 < end) stream.get(t + 1, next_);
       bool packed = false;
-      for (const Panel& p : panels_) {
-        if (!p.reads(tile_)) continue;
+      for (size_t n = 0; n < panels_.size(); ++n) {
+        Prefetch(n);
+        if (!panels_[n].reads(tile_)) continue;
         if (!packed) Pack();
         packed = true;
-        Step(p);
+        Step(panels_[n]);
       }
     }
   }
@@ -66,6 +71,13 @@ class Attend {
   }
 
  private:
+  // Asks for this panel's share of the next tile's rows: packing would wait for each of them.
+  void Prefetch(size_t panel) const {
+    const size_t keys = size_t(next_.n), panels = panels_.size();
+    for (size_t j = keys * panel / panels; j < keys * (panel + 1) / panels; ++j)
+      product_.Prefetch(next_.id[j]);
+  }
+
   void Pack() {
     product_.PackKeys(tile_);
     finite_ = product_.PackValues(tile_);
@@ -77,18 +89,25 @@ class Attend {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
     product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
+    const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
     std::array<uint64_t, kMaxRows> forbidden = {};
+    int64_t h = p.first % t_.heads, i = p.first / t_.heads;
     for (int r = 0; r < p.live; ++r) {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
-      ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + row % t_.heads,
-               t_.i0 + row / t_.heads, full, vecs, s);
+      if (!bare) {
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.i0 + i, full,
+                 vecs, s);
+      }
+      if (++h == t_.heads) h = 0, ++i;
       if (!finite_) forbidden[r] = Forbidden(s);
-      float* sum = m_.sum + row * kLanes;
+      float *sum = m_.sum + row * kLanes, *o = m_.acc + row * width_;
       if (c_.sigmoid) {
         SigmoidRow<Arithmetic>(s, vecs, c_.shift, sum);
+      } else if (vecs == kKeyVecs) {
+        SoftmaxRow<Arithmetic, kKeyVecs>(s, vecs, m_.max + row, sum, o, width_);
       } else {
-        SoftmaxRow<Arithmetic>(s, vecs, m_.max + row, sum, m_.acc + row * width_, width_);
+        SoftmaxRow<Arithmetic, 0>(s, vecs, m_.max + row, sum, o, width_);
       }
     }
     product_.Weights(p, vecs);
@@ -123,7 +142,7 @@ class Attend {
   Arithmetic product_;
   int64_t width_ = 0, padded_ = 0;
   std::vector<Panel> panels_;
-  KeyTile tile_;
+  KeyTile tile_, next_;
   bool finite_ = true;
 };
 

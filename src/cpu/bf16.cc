@@ -17,6 +17,7 @@ namespace regard::cpu::bf16 {
 namespace {
 
 constexpr int kLanes = 16, kPanel = 32, kPairs = kKeys / 2;
+constexpr short kExponent = 0x7f80;  // of a bf16: all ones in infinities and NaN
 
 #define REGARD_LEAF REGARD_DOT_TARGET __attribute__((always_inline)) inline
 #define REGARD_UNROLL _Pragma("GCC unroll 16")
@@ -28,15 +29,12 @@ using Type = std::integral_constant<DType, T>;
 REGARD_LEAF __mmask16 First(int64_t n) {
   return n >= 16 ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1);
 }
-REGARD_LEAF __m512 Load(Type<DType::f32>, const char* p, int64_t at, __mmask16 m) {
-  return _mm512_maskz_loadu_ps(m, p + at * 4);
-}
-REGARD_LEAF __m512 Load(Type<DType::f16>, const char* p, int64_t at, __mmask16 m) {
-  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p + at * 2));
-}
-REGARD_LEAF __m512 Load(Type<DType::bf16>, const char* p, int64_t at, __mmask16 m) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p + at * 2));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+template <class T>
+REGARD_LEAF __m512 Load(T, const char* p, int64_t at, __mmask16 m = 0xffff) {
+  if constexpr (T::value == DType::f32) return _mm512_maskz_loadu_ps(m, p + at * 4);
+  const __m256i half = _mm256_maskz_loadu_epi16(m, p + at * 2);
+  if constexpr (T::value == DType::f16) return _mm512_cvtph_ps(half);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
 // bf16 of `low` in words 0..15 and of `high` in words 16..31.
@@ -46,32 +44,40 @@ REGARD_LEAF __m512i RoundBoth(__m512 low, __m512 high) {
 
 template <class T>
 REGARD_DOT_TARGET void RoundRow(T type, const char* src, int64_t n, Pair* dst) {
-  for (int64_t c = 0; c < n; c += 32) {
-    const __m512 low = Load(type, src, c, First(n - c));
-    const __m512 high = Load(type, src, c + 16, First(n - c - 16));
-    _mm512_store_si512(dst + c / 2, RoundBoth(low, high));
+  int64_t c = 0;
+  for (; c + 32 <= n; c += 32) {
+    _mm512_store_si512(dst + c / 2, RoundBoth(Load(type, src, c), Load(type, src, c + 16)));
   }
+  if (c == n) return;
+  _mm512_store_si512(dst + c / 2, RoundBoth(Load(type, src, c, First(n - c)),
+                                            Load(type, src, c + 16, First(n - c - 16))));
+}
+
+// Two rows of 16 columns to 16 pairs; raises `top`, the largest exponent field met.
+REGARD_LEAF __m512i Zip(__m512 even, __m512 odd, __m512i* top) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i both = RoundBoth(even, odd);
+  *top = _mm512_max_epu16(*top, _mm512_and_si512(both, _mm512_set1_epi16(kExponent)));
+  return _mm512_permutexvar_epi16(order, both);
 }
 
 template <class T>
 REGARD_DOT_TARGET bool Interleave(T type, const char* even, const char* odd, int64_t n, Pair* dst,
                                   int64_t panel_stride) {
-  const __m512i exponent = _mm512_set1_epi16(0x7f80);
-  // Words 0, 16, 1, 17, ...
-  const __m512i zip = _mm512_add_epi32(
-      _mm512_set1_epi32(16 << 16),
-      _mm512_mullo_epi32(_mm512_set1_epi32(0x10001),
-                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
-  __m512i top = _mm512_setzero_si512();  // largest exponent
-  for (int64_t c = 0; c < n; c += 16) {
+  __m512i top = _mm512_setzero_si512();
+  int64_t c = 0;
+  for (; odd && c + 32 <= n; c += 32, dst += panel_stride) {
+    _mm512_store_si512(dst, Zip(Load(type, even, c), Load(type, odd, c), &top));
+    _mm512_store_si512(dst + 16, Zip(Load(type, even, c + 16), Load(type, odd, c + 16), &top));
+  }
+  for (int at = 0; c < n; c += 16, at += 16) {
     const __mmask16 m = First(n - c);
     const __m512 second = odd ? Load(type, odd, c, m) : _mm512_setzero_ps();
-    const __m512i both = RoundBoth(Load(type, even, c, m), second);
-    top = _mm512_max_epu16(top, _mm512_and_si512(both, exponent));
-    _mm512_store_si512(dst + c / kPanel * panel_stride + c % kPanel,
-                       _mm512_permutexvar_epi16(zip, both));
+    _mm512_store_si512(dst + at / kPanel * panel_stride + at % kPanel,
+                       Zip(Load(type, even, c, m), second, &top));
   }
-  return _mm512_cmpeq_epi16_mask(top, exponent) == 0;
+  return _mm512_cmpeq_epi16_mask(top, _mm512_set1_epi16(kExponent)) == 0;
 }
 
 // acc[R][C] in registers: out[r][c] = (kAdd ? out[r][c] : 0) + sum_k a[k * AK + r * AR] . b(k, c).

@@ -222,6 +222,7 @@ class Rows {
     for (int64_t i = v_.size[3]; i % kLanes != 0; ++i) dst[i] = 0;
   }
   int64_t size() const { return v_.size[3]; }
+  int64_t bytes() const { return size() / info(v_.dtype).block * info(v_.dtype).bytes; }
   const View& view() const { return v_; }
   bool dense() const { return dense_; }  // a row's bytes are neighbours
   // f32, f16 or bf16 with neighbouring channels: can be widened straight from memory.

@@ -124,7 +124,8 @@ class Few {
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
       } else {
-        SoftmaxRow<F32>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
+        const auto step = vecs == kKeyVecs ? SoftmaxRow<F32, kKeyVecs> : SoftmaxRow<F32, 0>;
+        step(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       }
     }
     Add(at, next);
@@ -132,8 +133,8 @@ class Few {
 
   // Whether this tensor's own levels are multiplied as they are.
   bool integer(const Rows& rows) const {
-    return HWY_TARGET != HWY_SCALAR && c_.numeric == Numeric::int16 &&
-           info(rows.view().dtype).block > 1;
+    return HWY_TARGET != HWY_SCALAR && info(rows.view().dtype).block > 1 &&
+           (c_.numeric == Numeric::int16 || c_.numeric == Numeric::int8);
   }
 
   void Dot(const Station& at, const Station* next) {

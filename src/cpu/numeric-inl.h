@@ -26,6 +26,12 @@ struct Operands {
     head = t.kv_head(c.w.problem);
     dk = c.w.problem.dk, dv = c.w.problem.dv;
   }
+  void Prefetch(int64_t id) const {
+    for (const Rows* x : {&k, &v}) {
+      const char* row = x->view().at(t.b, head, id);
+      for (int64_t n = 0; n < x->bytes(); n += 64) __builtin_prefetch(row + n, 0, 2);
+    }
+  }
   const Call& c;
   const RowTile& t;
   const Scratch& m;
@@ -37,6 +43,7 @@ class F32 : Operands {
  public:
   static constexpr bool kRounds = false;
   using Operands::Operands;
+  using Operands::Prefetch;
 
   // Panels [dk][rows].
   void PackQueries(const Panel& p) const {
@@ -73,6 +80,7 @@ class F32 : Operands {
 class Bf16 : protected Operands {
  public:
   static constexpr bool kRounds = true;
+  using Operands::Prefetch;
   Bf16(const Call& call, const RowTile& tile, const Scratch& scratch)
       : Operands(call, tile, scratch), depth_((dk + 1) / 2) {}
 

@@ -30,11 +30,14 @@ inline void InfiniteRow(float* HWY_RESTRICT s, int vecs, VF* total) {
 
 // Turns scores s[vecs] into weights 2^(s - max), moves the row's maximum, its sum (kept as a
 // vector) and its accumulator o[width]. NaN scores make NaN weights and leave other rows alone.
-template <class Arithmetic>
-HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int vecs, float* HWY_RESTRICT max,
+// kVecs: their number where it is known before, else 0.
+template <class Arithmetic, int kVecs>
+HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int any_vecs, float* HWY_RESTRICT max,
                            float* HWY_RESTRICT sum, float* HWY_RESTRICT o, int64_t width) {
   const DF d;
+  const int vecs = kVecs ? kVecs : any_vecs;
   VF top = hn::Load(d, s);
+  REGARD_UNROLL
   for (int v = 1; v < vecs; ++v) top = hn::Max(top, hn::Load(d, s + v * kLanes));
   VF total = hn::Load(d, sum);
   if (!hn::AllFalse(d, hn::Gt(top, hn::Set(d, *max)))) {
@@ -56,6 +59,7 @@ HWY_INLINE void SoftmaxRow(float* HWY_RESTRICT s, int vecs, float* HWY_RESTRICT 
   }
   // A row that has met no key yet has nothing to subtract: -inf - -inf would be NaN.
   const VF base = hn::Set(d, *max == -kInf ? 0.0f : *max);
+  REGARD_UNROLL
   for (int v = 0; v < vecs; ++v) {
     const VF p = Exp2<Arithmetic::kRounds>(hn::Sub(hn::Load(d, s + v * kLanes), base));
     hn::Store(p, d, s + v * kLanes);

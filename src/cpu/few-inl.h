@@ -123,9 +123,10 @@ class Few {
                t_.i0 + r / t_.heads, full, vecs, s);
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
+      } else if (vecs == kKeyVecs) {
+        SoftmaxRow<F32, kKeyVecs>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       } else {
-        const auto step = vecs == kKeyVecs ? SoftmaxRow<F32, kKeyVecs> : SoftmaxRow<F32, 0>;
-        step(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
+        SoftmaxRow<F32, 0>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       }
     }
     Add(at, next);

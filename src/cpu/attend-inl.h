@@ -107,6 +107,10 @@ class Attend {
 
   void Step(const Panel& p) {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
+    for (const float* o = m_.acc + p.first * width_; o < m_.acc + (p.first + p.live) * width_;
+         o += 16) {
+      __builtin_prefetch(o, 1, 3);
+    }
     product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);

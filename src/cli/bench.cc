@@ -129,10 +129,17 @@ void bench(const Arguments& a) {
   std::vector<cpu::Peaks> peaks;
   for (int t : a.threads) {
     peaks.push_back(cpu::measure_peaks(t));
-    fmt::print("{} on {} thread{}: FMA {:.0f} GFLOP/s, read {:.1f} GB/s\n", cpu_target(), t,
-               t > 1 ? "s" : "", peaks.back().gflops, peaks.back().read_gbs);
-    machine.push_back(
-        {{"threads", t}, {"gflops", peaks.back().gflops}, {"read_gbs", peaks.back().read_gbs}});
+    const cpu::Peaks& p = peaks.back();
+    fmt::print("{} on {} thread{}: FMA {:.0f} GFLOP/s, ", cpu_target(), t, t > 1 ? "s" : "",
+               p.gflops);
+    if (p.bf16_gflops > 0)
+      fmt::print("bf16 pairs {:.0f}, int8 quads {:.0f}, ", p.bf16_gflops, p.int8_gops);
+    fmt::print("read {:.1f} GB/s\n", p.read_gbs);
+    machine.push_back({{"threads", t},
+                       {"gflops", p.gflops},
+                       {"bf16_gflops", p.bf16_gflops},
+                       {"int8_gops", p.int8_gops},
+                       {"read_gbs", p.read_gbs}});
   }
   fmt::print("{:>2} {:>10} {:>8} {:>6} {:>7} {:>6} {:>9} {:>7}  {}\n", "th", "ms", "GFLOP/s",
              "peak", "KV GB/s", "read", "ggml ms", "ggml", "problem");

@@ -7,6 +7,7 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cpu/isa.h"
 
 #ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
@@ -57,7 +58,46 @@ HWY_NOINLINE float Sum(const float* p, int64_t n) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#if REGARD_DOT
+#include <immintrin.h>
+#endif
+
 namespace regard::cpu {
+#if REGARD_DOT
+namespace {
+
+// As Multiply above, for the two dot products of AVX-512: 4 and 8 operations a 32-bit lane.
+REGARD_DOT_TARGET double MultiplyBf16(int64_t rounds, float* sink) {
+  __m512 acc[12];
+  REGARD_UNROLL
+  for (int j = 0; j < 12; ++j) acc[j] = _mm512_set1_ps(1e-3f * float(j + 1));
+  const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f);
+  const __m512bh b = (__m512bh)_mm512_set1_epi32(0x38003800);
+  for (int64_t i = 0; i < rounds; ++i) {
+    REGARD_UNROLL
+    for (int j = 0; j < 12; ++j) acc[j] = _mm512_dpbf16_ps(acc[j], a, b);
+  }
+  for (int j = 1; j < 12; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+  *sink = _mm512_cvtss_f32(acc[0]);
+  return double(rounds) * 12 * 16 * 4;
+}
+
+REGARD_DOT_TARGET double MultiplyInt8(int64_t rounds, float* sink) {
+  __m512i acc[12];
+  REGARD_UNROLL
+  for (int j = 0; j < 12; ++j) acc[j] = _mm512_set1_epi32(j);
+  const __m512i a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x01ff01ff);
+  for (int64_t i = 0; i < rounds; ++i) {
+    REGARD_UNROLL
+    for (int j = 0; j < 12; ++j) acc[j] = _mm512_dpbusd_epi32(acc[j], a, b);
+  }
+  for (int j = 1; j < 12; ++j) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+  *sink = float(_mm512_cvtsi512_si32(acc[0]));
+  return double(rounds) * 12 * 16 * 8;
+}
+
+}  // namespace
+#endif
 
 HWY_EXPORT(Multiply);
 HWY_EXPORT(Sum);
@@ -73,14 +113,23 @@ Peaks measure_peaks(int threads) {
   std::vector<float> buffer(size_t(128) << 20, 1.0f), sink(size_t(threads) * 16);
   const int64_t share = int64_t(buffer.size()) / threads / 64 * 64;
   std::vector<double> flops(size_t(threads) * 8);
+  const auto rate = [&](double (*f)(int64_t, float*)) {
+    const double t = now();
+    parallel_for(threads, threads, [&](int64_t i, int) {
+      flops[size_t(i) * 8] = f(2'000'000, &sink[size_t(i) * 16]);
+    });
+    return flops[0] * threads / (now() - t) / 1e9;
+  };
   Peaks best;
   for (int n = 0; n < 5; ++n) {
-    double t = now();
-    parallel_for(threads, threads, [&](int64_t i, int) {
-      flops[size_t(i) * 8] = multiply(2'000'000, &sink[size_t(i) * 16]);
-    });
-    best.gflops = std::max(best.gflops, flops[0] * threads / (now() - t) / 1e9);
-    t = now();
+    best.gflops = std::max(best.gflops, rate(multiply));
+#if REGARD_DOT
+    if (numeric_refusal(Numeric::bf16).empty()) {
+      best.bf16_gflops = std::max(best.bf16_gflops, rate(MultiplyBf16));
+      best.int8_gops = std::max(best.int8_gops, rate(MultiplyInt8));
+    }
+#endif
+    const double t = now();
     parallel_for(threads, threads, [&](int64_t i, int) {
       sink[size_t(i) * 16] = sum(buffer.data() + i * share, share);
     });

@@ -52,8 +52,8 @@ struct Scratch {
   }
 
  private:
-  // At least `need` bytes of zeros, kept for the next call. In huge pages where the system has them:
-  // scattered pages of 4 KiB fall on the same sets of L2 now and then (up to 20 % slower).
+  // At least `need` bytes of zeros, kept for the next call. In huge pages where the system has
+  // them: scattered pages of 4 KiB fall on the same sets of L2 now and then (up to 20 % slower).
   static std::byte* memory(size_t need) {
     struct Block {
       std::byte* data = nullptr;

@@ -1,5 +1,5 @@
-// Judging a kernel: its error against the fp64 reference, measured by the error of a naive f32
-// implementation on the same inputs. Layer: ref.
+// Judging a kernel: its error against the fp64 reference, measured by the error of a naive
+// implementation in the same arithmetic on the same inputs. Layer: ref.
 #pragma once
 #include <string>
 
@@ -16,8 +16,8 @@ struct Verdict {
 };
 
 // `plan` has one branch. An output element may be off by twice the largest error of the naive
-// implementation, plus 4 ulps of its row's largest term weight * value, plus half an ulp of the
-// output's own type. NaN and infinities must be where the reference has them.
+// implementation, plus 4 ulps (numerics bf16 and int8: half an ulp of bf16) of its row's largest
+// term weight * value, plus half an ulp of the output's own type. NaN and infinities must be where the reference has them.
 Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
               int threads);
 

@@ -50,6 +50,7 @@ class Attention : public GgmlAttention {
     ggml_tensor* out =
         ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f, float(x.softcap));
     ggml_prec_set_acc(out, GGML_PREC_F32);
+    out_ = out;
     graph_ = ggml_new_graph(context_);
     ggml_build_forward_expand(graph_, out);
     plan_ = ggml_graph_plan(graph_, threads, nullptr);
@@ -58,6 +59,14 @@ class Attention : public GgmlAttention {
   }
   ~Attention() override { ggml_free(context_); }
   void run() override { ggml_graph_compute(graph_, &plan_); }
+  View out() const override {
+    View v;  // ggml's is [B, nq, heads, dv]
+    v.data = out_->data;
+    v.dtype = DType::f32;
+    v.size = {out_->ne[3], out_->ne[1], out_->ne[2], out_->ne[0]};
+    v.stride = {int64_t(out_->nb[3]), int64_t(out_->nb[1]), int64_t(out_->nb[2]), 4};
+    return v;
+  }
 
  private:
   ggml_tensor* copy(const View& v, size_t bytes) {
@@ -91,6 +100,7 @@ class Attention : public GgmlAttention {
   int threads_;
   ggml_context* context_;
   ggml_cgraph* graph_;
+  ggml_tensor* out_;
   ggml_cplan plan_;
   std::vector<uint8_t> memory_;
 };

@@ -246,15 +246,20 @@ Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, con
   Verdict verdict;
   Comparison compare(&verdict);
   std::vector<double> g(size_t(p.dv)), w(size_t(p.dv));
+  double errors = 0, squares = 0;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t i = 0; i < p.nq; ++i) {
         read_row(got.out, b, h, i, g.data());
         read_row(want.out, b, h, i, w.data());
         const double term = ulps * y.largest[size_t((b * p.heads + h) * p.nq + i)];
-        for (size_t c = 0; c < g.size(); ++c)
+        for (size_t c = 0; c < g.size(); ++c) {
           compare.element("out", {b, h, i}, int64_t(c), g[c], w[c],
                           2 * y.out + term + cast * std::abs(w[c]) + floor);
+          if (!std::isfinite(w[c])) continue;
+          errors += (g[c] - w[c]) * (g[c] - w[c]);
+          squares += w[c] * w[c];
+        }
         if (!got.lse) continue;
         double gl, wl;
         read_row(got.lse, b, h, i, &gl);
@@ -262,6 +267,7 @@ Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, con
         compare.element("lse", {b, h, i}, 0, gl, wl,
                         2 * y.lse + ulps * std::max(1.0, std::abs(wl)));
       }
+  verdict.relative = squares > 0 ? std::sqrt(errors / squares) : 0;
   return verdict;
 }
 

@@ -11,6 +11,7 @@ namespace regard::ref {
 struct Verdict {
   double error = 0, bound = 0;  // of the output element nearest to (or furthest past) its bound
   double lse_error = 0, lse_bound = 0;  // the same of the lse
+  double relative = 0;  // root of the sum of squared errors of the output over that of its squares
   std::string failure;                  // empty: passed; else the first few elements out of bounds
   bool passed() const { return failure.empty(); }
 };

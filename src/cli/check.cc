@@ -5,6 +5,7 @@
 
 #include "cli/arguments.h"
 #include "cli/bench_ggml.h"
+#include "cli/bench_lines.h"
 #include "cli/bench_problem.h"
 #include "cli/verbs.h"
 #include "cpu/cpu.h"
@@ -68,12 +69,11 @@ bool check_one(const TextProblem& x, const std::string& target, int threads,
 }
 
 void check(const Arguments& a) {
-  std::vector<std::string> lines = a.problems;
-  if (!a.files.empty() || lines.empty()) {
-    const std::vector<std::string> more = read_problems(a.files);
-    lines.insert(lines.end(), more.begin(), more.end());
-  }
-  lines = in_each(lines, a.numerics);
+  std::vector<std::string> lines;
+  std::vector<ProblemFile> files = gather_problems(a.problems, a.files);
+  in_each_numeric(a.numerics, &files);
+  for (const ProblemFile& file : files)
+    for (const ProblemLine& line : file.lines) lines.push_back(line.problem);
   const std::vector<std::string> targets = a.targets.empty() ? cpu::targets() : a.targets;
   for (const std::string& t : targets) cpu::force_target(t);
   int failed = 0, runs = 0;

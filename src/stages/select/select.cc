@@ -1,9 +1,11 @@
 // The selector. See select.h for its rules.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
 #include "core/parallel.h"
+#include "stages/matrix.h"
 #include "stages/select.h"
 
 namespace regard {
@@ -129,8 +131,10 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
         at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) {
           is_forced[i] = forced->get(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r, c);
         });
+    Selector own = how;
+    if (how.amounts) own.amount = (*how.amounts)[item];
     const Competition competition(&scores.s[first * scores.cols], together * scores.cols, is_forced,
-                                  how);
+                                  own);
     competition.run([&](int64_t i) {
       at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) { out.set(b, h, r, c); });
     });
@@ -138,14 +142,42 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
   return out;
 }
 
-std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
-  std::vector<int64_t> out;
-  for (int64_t i = 0; i < n; ++i)
-    if (rank_of(scores[i]) != -kInf) out.push_back(i);
-  if (k < int64_t(out.size())) {
-    std::nth_element(out.begin(), out.begin() + std::max<int64_t>(k, 0), out.end(), Better{scores});
-    out.resize(size_t(std::max<int64_t>(k, 0)));
+BlockScores without(BlockScores scores, const TileBits& bits) {
+  for (int64_t b = 0; b < scores.batch; ++b)
+    for (int64_t h = 0; h < scores.heads; ++h)
+      for (int64_t r = 0; r < scores.rows; ++r)
+        for (int64_t c = 0; c < scores.cols; ++c)
+          if (bits.get(bits.batch == 1 ? 0 : b, bits.heads == 1 ? 0 : h, r, c))
+            scores.row(b, h, r)[c] = -kInf;
+  return scores;
+}
+
+BlockScores row_softmax(BlockScores scores) {
+  for (int64_t row = 0; row < scores.batch * scores.heads * scores.rows; ++row) {
+    float* s = &scores.s[row * scores.cols];
+    const float top = matrix::max_of(s, scores.cols);
+    if (top == -kInf) continue;
+    const float sum = matrix::exponentials(s, scores.cols, top);
+    for (int64_t c = 0; c < scores.cols; ++c) s[c] /= sum;
   }
+  return scores;
+}
+
+std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
+  // Score and index in one word: ascending words are descending scores, then ascending indices.
+  std::vector<uint64_t> words;
+  words.reserve(size_t(n));
+  for (int64_t i = 0; i < n; ++i) {
+    const float s = rank_of(scores[i]);
+    if (s == -kInf) continue;
+    const auto bits = std::bit_cast<uint32_t>(s + 0.0f);  // -0 becomes 0: they tie
+    const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
+    words.push_back(uint64_t(~ascending) << 32 | uint64_t(i));
+  }
+  k = std::clamp<int64_t>(k, 0, int64_t(words.size()));
+  std::nth_element(words.begin(), words.begin() + k, words.end());
+  std::vector<int64_t> out(words.begin(), words.begin() + k);
+  for (int64_t& i : out) i &= 0xffffffff;
   std::sort(out.begin(), out.end());
   return out;
 }

@@ -47,7 +47,7 @@ class Attend {
 
   void Run(int64_t begin, int64_t end) {
     const KeyStream stream(c_.w, t_);
-    stream.get(begin, next_);
+    if (begin < end) stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {
       tile_ = next_;
       next_.n = 0;

@@ -7,7 +7,7 @@
 namespace regard::ggml {
 namespace {
 
-constexpr int kPrompt = 200;
+constexpr int kPrompt = 120;
 constexpr char kMethod[] = "xattention:threshold=0.8,block=64,stride=8";
 
 TEST(PluginThreads, MoreThanProcessorsChangeNoBit) {

@@ -29,11 +29,10 @@ inline Numeric parse_numeric(const std::string& name) {
 // (REGARD_CPU_TARGET) is not looked at: numeric_refusal() does that.
 inline bool has_dot() {
 #if REGARD_DOT
-  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512bf16") &&
-                          __builtin_cpu_supports("avx512vnni");
+  static const bool has =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   return has;
 #else
   return false;

@@ -7,11 +7,12 @@
 namespace regard::cpu {
 namespace {
 
-// Rows of packed Q and of the accumulator together stay within 256 KiB, half of the smallest L2 we
-// know, so that the key tile keeps its place; 192 rows make packing a key tile 4 % of using it.
+// Rows of packed Q and of the accumulator together stay within 384 KiB, so that the packed key tile
+// and its successor keep their place in a 1 MiB L2; 384 rows make packing a key tile 2 to 4 % of
+// using it.
 int64_t row_cap(const Problem& p) {
-  const int64_t fits = (256 << 10) / (4 * (p.dk + p.dv));
-  return std::clamp<int64_t>(fits / 12 * 12, 12, 192);
+  const int64_t fits = (384 << 10) / (4 * (p.dk + p.dv));
+  return std::clamp<int64_t>(fits / 12 * 12, 12, 384);
 }
 
 // Enough pieces for the cores of a large machine to share, each long enough (512 keys) that the

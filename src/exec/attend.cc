@@ -1,6 +1,5 @@
 // attend and explain: the ordered list of implementations, the merge driver, the finish.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -48,6 +47,7 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;
+  if (br.cover.list) w.lists = {br.cover.list.get()};
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -121,6 +121,13 @@ void merge_rows(const Call& c, std::vector<Partials>* parts) {
 }
 
 void cpu_run(const Call& c) {
+  if (fusible(c.plan)) {
+    Prepared all;
+    prepare(c, 0, &all);
+    for (size_t n = 1; n < c.plan.branches.size(); ++n)
+      all.work.lists.push_back(c.plan.branches[n].cover.list.get());
+    return cpu::run(all.work);
+  }
   std::vector<Partials> parts;
   for (size_t n = 0; n < c.plan.branches.size(); ++n) {
     Prepared one;
@@ -242,6 +249,6 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
 
 const char* version() { return "0.1.0"; }
 std::string cpu_target() { return cpu::target(); }
-int hardware_threads() { return std::max(1, omp_get_num_procs()); }
+int hardware_threads() { return processors(); }
 
 }  // namespace regard

@@ -11,7 +11,7 @@ namespace regard::cpu {
 
 struct KeyTile {
   int n = 0;                   // keys in it
-  int32_t id[kKeys];           // ascending; past n: INT32_MAX, which no range allows
+  int32_t id[kKeys] = {};      // ascending; past n: INT32_MAX, which no range allows
   bool run = false;            // ids are consecutive
   bool some_forbidden = true;  // false: the plan vouches that the rule allows every pair
   int32_t first() const { return id[0]; }

@@ -93,6 +93,14 @@ struct Hyper {
 };
 Plan hyper(const Ctx& ctx, const Inputs& x, const Hyper& how);
 
+// --- maps ----------------------------------------------------------------------------------------
+
+// SEA (arXiv 2310.01777): a map [1|batch, 1|heads, nq, columns] of estimated attention in which
+// column c stands for the keys j < n with floor((j + 0.5) / n * columns - 1e-4) = c, n the keys that
+// the query sees. A query keeps the max(1, round(heads * keys * columns / n)) best columns of all its
+// heads together, and reads the keys they stand for.
+Plan compressed_map(const Ctx& ctx, const Inputs& x, const Tensor& map, int64_t keys);
+
 // --- sorting -------------------------------------------------------------------------------------
 
 // PBS-Attn (arXiv 2510.21270): inside each whole segment keys stand by falling mean probability that

@@ -21,7 +21,7 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 // The per-target code.
-#include "cpu/attend-inl.h"
+#include "cpu/item-inl.h"
 
 #if HWY_ONCE
 namespace regard::cpu {

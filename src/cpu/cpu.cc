@@ -110,7 +110,6 @@ std::string refusal(const Work& w) {
     return std::string("out is ") + info(w.out.out.dtype).name + ", not f64, f32, f16, bf16";
   }
   if (w.out.column_mass) return "column mass is the reference's";
-  if (b.order) return "permuted axes";
   if (w.problem.dk > 576 || w.problem.dv > 576) return "head sizes above 576";
   if (b.source.kind == SourceKind::pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
   return numeric_refusal(parse_numeric(b.numeric));

@@ -8,8 +8,11 @@ rows_compete = True  # queries of one call are clustered together
 
 def kmeans(x, count, iterations, seed):
     first = np.argsort([bits(seed, 0, 0, t) for t in range(len(x))], kind="stable")[:count]
-    centroids = x[first]
+    centroids, label, before = x[first], 0, -1
     for _ in range(iterations):
+        if np.array_equal(label, before):  # a fixed point
+            break
+        before = label
         far = np.square(x[:, None] - centroids[None]).sum(-1)
         label = np.where(np.isnan(far), np.inf, far).argmin(1)
         for c in range(len(centroids)):

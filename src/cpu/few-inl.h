@@ -56,7 +56,7 @@ class Few {
     const Rows queries(c.w.q);
     for (int r = 0; r < rows_; ++r) {
       float* q = m.queries + r * depth_;
-      queries.Read(t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, m.decoded);
+      queries.Read(t.b, t.h0 + r % t.heads, t.query(r), m.decoded);
       for (int64_t i = 0; i < p_.dk; ++i) q[i] = m.decoded[i] * c.q_factor;
       std::fill(q + p_.dk, q + depth_, 0.0f);
       if (integer(k_)) QuantizeQueries(r);
@@ -120,7 +120,7 @@ class Few {
     for (int r = 0; r < rows_; ++r) {
       float *s = m_.scores + r * kKeys, *sum = m_.sum + r * kLanes;
       ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads,
-               t_.i0 + r / t_.heads, full, vecs, s);
+               t_.query(r), full, vecs, s);
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
       } else if (vecs == kKeyVecs) {

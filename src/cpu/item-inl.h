@@ -19,7 +19,7 @@ void Emit(const Call& c, const RowTile& t, const Item& item, const Slots& slots,
   const int64_t dv = c.w.problem.dv;
   body.ForRows([&](int64_t r, PartialHead<float> head, float* acc) {
     if (t.splits == 1) {
-      finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
+      finish_row(c, t.b, t.h0 + r % t.heads, t.query(r), head, acc);
       return;
     }
     const int64_t slot = t.first_slot + item.split * t.rows() + r;

@@ -115,6 +115,11 @@ Plan& Plan::numeric(const std::string& name) {
   for (Branch& b : branches) b.numeric = name;
   return *this;
 }
+Plan& Plan::order(Order o) {
+  for (Branch& b : branches) b.order = o;
+  lowered = false;
+  return *this;
+}
 Plan& Plan::pooled(int block) {
   for (Branch& b : branches) b.source = {SourceKind::pooled, block};
   lowered = false;

@@ -71,13 +71,19 @@ struct Norm {
   float shift = 0;            // sigmoid
 };
 
+// Arithmetics of the two products; sums, scores and the softmax are f32 in all of them.
+//   f32   products in f32
+//   bf16  q, k, v and the weights rounded to bf16
+//   int8  q and k as 8-bit levels with a scale for every 32 channels of a row; the rest as bf16
+const std::vector<std::string>& numerics();
+
 struct Branch {
   Source source;
   Cover cover;
   Rule rule;
   Score score;
   Norm norm;
-  std::string numeric = "f32";  // arithmetic of QK and PV
+  std::string numeric = "f32";  // arithmetic of QK and PV: one of numerics()
 };
 
 enum class Combine : uint8_t {
@@ -104,6 +110,7 @@ struct Plan {
   Plan& mask(std::shared_ptr<const BitMask> m);
   Plan& score(Score s);
   Plan& norm(Norm n);
+  Plan& numeric(const std::string& name);
   Plan& pooled(int block);
 
   // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair. Called by

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cli/arguments.h"
+#include "cli/bench_lines.h"
 #include "cli/bench_problem.h"
 #include "cli/verbs.h"
 #include "cpu/cpu.h"
@@ -15,7 +16,7 @@ namespace regard::cli {
 namespace {
 
 struct Arguments {
-  std::vector<std::string> files, problems, targets;
+  std::vector<std::string> files, problems, targets, numerics;
   int threads = 0;
 };
 
@@ -40,11 +41,11 @@ bool check_one(const TextProblem& x, const std::string& target, int threads) {
 }
 
 void check(const Arguments& a) {
-  std::vector<std::string> lines = a.problems;
-  if (!a.files.empty() || lines.empty()) {
-    const std::vector<std::string> more = read_problems(a.files);
-    lines.insert(lines.end(), more.begin(), more.end());
-  }
+  std::vector<std::string> lines;
+  std::vector<ProblemFile> files = gather_problems(a.problems, a.files);
+  in_each_numeric(a.numerics, &files);
+  for (const ProblemFile& file : files)
+    for (const ProblemLine& line : file.lines) lines.push_back(line.problem);
   const std::vector<std::string> targets = a.targets.empty() ? cpu::targets() : a.targets;
   for (const std::string& t : targets) cpu::force_target(t);
   int failed = 0;
@@ -72,6 +73,9 @@ void add_check(CLI::App& app) {
       "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
+  verb->add_option("--numeric", a->numerics, "Arithmetics to run each line in: f32, bf16, int8")
+      ->delimiter(',')
+      ->check(CLI::IsMember(numerics()));
   verb->add_option("--target", a->targets, "Instruction sets; all of this machine's by default");
   add_threads(*verb, &a->threads);
   verb->callback([a] { check(*a); });

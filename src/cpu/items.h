@@ -14,6 +14,9 @@ namespace regard::cpu {
 
 inline constexpr int kKeys = 64;  // keys a packed tile; a multiple of every vector width
 
+// Row tiles of at most so many rows read K and V where they lie instead of packing them.
+inline constexpr int kFewRows = 16;
+
 struct RowTile {
   int64_t b = 0;
   int64_t h0 = 0, heads = 0;    // query heads [h0, h0 + heads), one KV head

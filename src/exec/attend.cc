@@ -1,6 +1,5 @@
 // attend and explain: the ordered list of implementations, the merge driver, the finish.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -48,6 +47,7 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;
+  if (br.cover.list) w.lists = {br.cover.list.get()};
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -79,16 +79,13 @@ struct Partials {
 float finish(PartialHead<float> part, const Norm& norm, int64_t h, float* acc, int64_t dv) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   if (norm.kind == NormKind::sigmoid) return lse(part);
-  if (norm.kind == NormKind::softmax_sink && norm.sink[size_t(h)] > -kInf) {
-    const MergeScales<float> s = merge_scales(part.max, norm.sink[size_t(h)]);
-    for (int64_t c = 0; c < dv; ++c) acc[c] *= s.a;
-    part = {s.max, part.sum * s.a + s.b};
-  }
+  const float factor =
+      norm.kind == NormKind::softmax_sink ? add_sink(part, norm.sink[size_t(h)]) : 1.0f;
   if (part.sum == 0) {
     std::fill(acc, acc + dv, 0.0f);
     return -kInf;
   }
-  for (int64_t c = 0; c < dv; ++c) acc[c] /= part.sum;
+  for (int64_t c = 0; c < dv; ++c) acc[c] *= factor / part.sum;
   return lse(part);
 }
 
@@ -124,6 +121,13 @@ void merge_rows(const Call& c, std::vector<Partials>* parts) {
 }
 
 void cpu_run(const Call& c) {
+  if (fusible(c.plan)) {
+    Prepared all;
+    prepare(c, 0, &all);
+    for (size_t n = 1; n < c.plan.branches.size(); ++n)
+      all.work.lists.push_back(c.plan.branches[n].cover.list.get());
+    return cpu::run(all.work);
+  }
   std::vector<Partials> parts;
   for (size_t n = 0; n < c.plan.branches.size(); ++n) {
     Prepared one;
@@ -245,6 +249,6 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
 
 const char* version() { return "0.1.0"; }
 std::string cpu_target() { return cpu::target(); }
-int hardware_threads() { return std::max(1, omp_get_num_procs()); }
+int hardware_threads() { return processors(); }
 
 }  // namespace regard

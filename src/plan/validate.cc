@@ -22,8 +22,10 @@ class Checker {
     rule();
     score();
     norm();
-    if (b_.numeric != "f32")
-      refuse(fmt::format("numeric '{}' is unknown; accepted: f32", b_.numeric));
+    const std::vector<std::string>& known = numerics();
+    if (std::find(known.begin(), known.end(), b_.numeric) == known.end())
+      refuse(fmt::format("numeric '{}' is unknown; accepted: {}", b_.numeric,
+                         fmt::join(known, ", ")));
   }
 
  private:
@@ -153,7 +155,8 @@ void add_tokens(const Problem& p, const Branch& b, const uint64_t* row, std::vec
   }
 }
 
-// Branches under one softmax must not read a token twice. Every row of small problems; 66 rows,
+// Branches of one source under one softmax must not read a token twice; a mean is another key than
+// the tokens it stands for, and some methods read both. Every row of small problems; 66 rows,
 // spread evenly with both ends, where the whole would be more than 2^26 pairs.
 void check_disjoint(const Plan& plan) {
   const Problem& p = plan.problem;
@@ -161,13 +164,22 @@ void check_disjoint(const Plan& plan) {
   const int64_t step = pairs <= int64_t(1) << 26 ? 1 : std::max<int64_t>(1, p.nq / 65);
   std::vector<PairRows> rows;
   for (const Branch& b : plan.branches) rows.emplace_back(p, b);
-  std::vector<uint64_t> seen(size_t((p.nk + 63) / 64));
+  std::vector<size_t> source;  // of each branch: the first branch with the same keys
+  for (const Branch& b : plan.branches)
+    source.push_back(std::find_if(plan.branches.begin(), plan.branches.end(),
+                                  [&](const Branch& a) {
+                                    return a.source.kind == b.source.kind &&
+                                           a.source.block == b.source.block;
+                                  }) -
+                     plan.branches.begin());
+  std::vector<std::vector<uint64_t>> seen(rows.size(),
+                                          std::vector<uint64_t>(size_t((p.nk + 63) / 64)));
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t i = 0; i < p.nq; i = i + step < p.nq || i == p.nq - 1 ? i + step : p.nq - 1) {
-        std::fill(seen.begin(), seen.end(), 0);
+        for (std::vector<uint64_t>& s : seen) std::fill(s.begin(), s.end(), 0);
         for (size_t n = 0; n < rows.size(); ++n)
-          add_tokens(p, plan.branches[n], rows[n].row(b, h, i), &seen, [&](int64_t t) {
+          add_tokens(p, plan.branches[n], rows[n].row(b, h, i), &seen[source[n]], [&](int64_t t) {
             throw Error(fmt::format(
                 "plan: branches under one softmax overlap: query {} of head {} reads key {} twice",
                 i, h, t));

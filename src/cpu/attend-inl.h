@@ -42,6 +42,7 @@ class Attend {
   }
 
   void Run(int64_t begin, int64_t end) {
+    if (begin == end) return;
     const KeyStream stream(c_.w, t_);
     stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {

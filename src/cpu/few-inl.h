@@ -13,6 +13,7 @@
 #define REGARD_CPU_FEW_INL_H_
 #endif
 
+#include "cpu/numeric-inl.h"
 #include "cpu/panel.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
@@ -117,9 +118,9 @@ class Few {
       ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads,
                t_.i0 + r / t_.heads, full, vecs, s);
       if (c_.sigmoid) {
-        SigmoidRow(s, vecs, c_.shift, sum);
+        SigmoidRow<F32>(s, vecs, c_.shift, sum);
       } else {
-        SoftmaxRow(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
+        SoftmaxRow<F32, 0>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       }
     }
     Add(at, next);

@@ -63,7 +63,8 @@ TEST(Method, SpecsComeBack) {
 }
 
 TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
-  EXPECT_EQ(spec_error("xatention"), "method 'xatention': unknown; nearest: xattention");
+  EXPECT_EQ(spec_error("xatention"),
+            "method 'xatention': unknown; nearest: xattention, rettention");
   EXPECT_NE(spec_error("vertical").find("nearest: vertical_slash"), std::string::npos);
   EXPECT_NE(spec_error("").find("unknown"), std::string::npos);
   EXPECT_EQ(spec_error("a_shape:locl=3"),

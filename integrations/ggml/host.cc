@@ -75,6 +75,7 @@ std::string version_mismatch() {
 Settings read_settings() {
   Settings s;
   s.method = env("REGARD_METHOD");
+  s.numeric = env("REGARD_NUMERIC");
   if (const std::string t = env("REGARD_THREADS"); !t.empty()) {
     const auto [end, error] = std::from_chars(t.data(), t.data() + t.size(), s.threads);
     if (error != std::errc() || end != t.data() + t.size() || s.threads < 1 ||

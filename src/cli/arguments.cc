@@ -40,6 +40,9 @@ void InputArguments::add(CLI::App& verb, bool with_planted) {
                 "whether a query sees only keys up to its own "
                 "position (the last query meets the last key)");
   verb.add_option("--scale", scale, "multiplies q.k; 1 / sqrt(D) unless given");
+  verb.add_option("--numeric", numeric,
+                  "arithmetic of both products: f32 (unless given), bf16 or int8")
+      ->check(CLI::IsMember(numerics()));
   if (!with_planted) {
     in->required();
     return;
@@ -104,6 +107,7 @@ LoadedInputs InputArguments::load(bool v_needed) const {
   x.inputs.q = x.q.view, x.inputs.k = x.k.view, x.inputs.v = x.v.view;
   x.inputs.problem = Problem::of_views(x.q.view, x.k.view, x.v.view, scale.value_or(std::nanf("")));
   x.inputs.causal = causal;
+  x.inputs.numeric = numeric;
   return x;
 }
 

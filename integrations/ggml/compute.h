@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "control.h"
+#include "exec/profile.h"
 #include "ggml-backend.h"
 #include "host.h"
 #include "mask.h"
@@ -26,9 +27,10 @@ class Engine : public Control {
 
   struct State {
     Mode mode = Mode::exact;
-    std::shared_ptr<const Method> method;
+    std::shared_ptr<const Method> method;  // one of these two in mode method
+    std::shared_ptr<const Profile> profile;
     int threads = 0;      // 0: the caller's
-    std::string numeric;  // empty: by the type of K
+    std::string numeric;  // empty: by the problem and the type of K
     std::function<void(const Node&)> observer;
   };
   State state() const;

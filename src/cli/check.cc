@@ -109,7 +109,8 @@ void add_check(CLI::App& app) {
       "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
-  verb->add_option("--numeric", a->numerics, "Arithmetics to run each line in: f32, bf16, int8")
+  verb->add_option("--numeric", a->numerics,
+                   "Arithmetics to run each line in: f32, bf16, int8, int16")
       ->delimiter(',')
       ->check(CLI::IsMember(numerics()));
   verb->add_option("--target", a->targets, "Instruction sets; all of this machine's by default");

@@ -13,7 +13,6 @@
 
 #include <array>
 
-#include "cpu/finish.h"
 #include "cpu/numeric-inl.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
@@ -30,11 +29,8 @@ class Attend {
       : c_(c), p_(c.w.problem), t_(t), m_(m), product_(c, t, m) {
     width_ = round_up(p_.dv, kLanes);
     for (int64_t first = 0; first < t.rows();) {
-      Panel p;
-      p.first = first;
-      p.rows = PanelRows(t.rows() - first);
-      p.live = int(std::min<int64_t>(p.rows, t.rows() - first));
-      summarise(p);
+      const int rows = PanelRows(t.rows() - first);
+      const Panel p(*c.w.ranges, t, first, int(std::min<int64_t>(rows, t.rows() - first)), rows);
       product_.PackQueries(p);
       first += p.live;
       padded_ = p.first + p.rows;
@@ -46,6 +42,7 @@ class Attend {
   }
 
   void Run(int64_t begin, int64_t end) {
+    if (begin == end) return;
     const KeyStream stream(c_.w, t_);
     if (begin < end) stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {
@@ -74,23 +71,6 @@ class Attend {
   }
 
  private:
-  void summarise(Panel& p) const {
-    const RowRanges& r = *c_.w.ranges;
-    p.min_lo = p.min_hi = p.min_sink = std::numeric_limits<int32_t>::max();
-    p.max_lo = p.max_hi = p.max_sink = 0;
-    const int64_t last = t_.i0 + (p.first + p.live - 1) / t_.heads;
-    for (int64_t i = t_.i0 + p.first / t_.heads; i <= last; ++i) {
-      // An empty range reads nothing: not even the key that its bounds enclose after a min and max.
-      const bool empty = r.lo[i] >= r.hi[i];
-      p.min_lo = std::min(p.min_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.max_lo = std::max(p.max_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.min_hi = std::min(p.min_hi, empty ? 0 : r.hi[i]);
-      p.max_hi = std::max(p.max_hi, empty ? 0 : r.hi[i]);
-      p.min_sink = std::min(p.min_sink, r.sink[i]);
-      p.max_sink = std::max(p.max_sink, r.sink[i]);
-    }
-  }
-
   // Asks for this panel's share of the next tile's rows: packing would wait for each of them.
   void Prefetch(size_t panel) const {
     const size_t keys = size_t(next_.n), panels = panels_.size();
@@ -120,7 +100,7 @@ class Attend {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
       if (!bare) {
-        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.i0 + i, full,
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h), full,
                  vecs, s);
       }
       if (++h == t_.heads) h = 0, ++i;
@@ -169,35 +149,6 @@ class Attend {
   KeyTile tile_, next_;
   bool finite_ = true;
 };
-
-template <class Arithmetic>
-HWY_INLINE void RunItemIn(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
-                          const Slots& slots) {
-  Attend<Arithmetic> attend(c, t, m);
-  attend.Run(item.begin, item.end);
-  const int64_t dv = c.w.problem.dv;
-  attend.ForRows([&](int64_t r, PartialHead<float> head, float* acc) {
-    if (t.splits == 1) {
-      finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
-      return;
-    }
-    const int64_t slot = t.first_slot + item.split * t.rows() + r;
-    slots.head[slot] = head;
-    std::memcpy(slots.acc + slot * dv, acc, dv * sizeof(float));
-  });
-}
-
-void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
-             const Slots& slots) {
-#if REGARD_DOT && HWY_MAX_BYTES == 64
-  if (c.numeric == Numeric::bf16) return RunItemIn<Bf16>(c, t, item, m, slots);
-  if (c.numeric == Numeric::int8) return RunItemIn<Int8>(c, t, item, m, slots);
-#endif
-  RunItemIn<F32>(c, t, item, m, slots);
-}
-
-int Lanes() { return kLanes; }
-std::string TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace regard::cpu

@@ -7,26 +7,12 @@
 #define REGARD_CPU_PACK_INL_H_
 #endif
 
-#include "cpu/cover.h"
 #include "cpu/decode-inl.h"
+#include "cpu/panel.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
-
-// Rows that go through the micro-kernels together, and what their ranges have in common.
-struct Panel {
-  int64_t first = 0;       // row of the tile; its queries, acc, max and sum start there too
-  int rows = 0, live = 0;  // with and without padding; only the last panel is padded
-  int32_t min_lo, max_lo, min_hi, max_hi, min_sink, max_sink;
-
-  bool reads(const KeyTile& k) const {
-    return (min_lo <= k.last() && max_hi > k.first()) || max_sink > k.first();
-  }
-  bool reads_all(const KeyTile& k) const {
-    return (max_lo <= k.first() && min_hi > k.last()) || min_sink > k.last();
-  }
-};
 
 #if HWY_TARGET != HWY_SCALAR
 // Four dims of keys i, 4 + i, 8 + i, ...: one 128-bit block a key.
@@ -144,7 +130,7 @@ HWY_INLINE void ForQueries(const Rows& q, const RowTile& t, const Panel& p, floa
     if (r <= p.live) std::fill(row, row + round_up(q.size(), 32), 0.0f);
     if (r < p.live) {
       const int64_t at = p.first + r;
-      q.Read(t.b, t.h0 + at % t.heads, t.i0 + at / t.heads, row);
+      q.Read(t.b, t.h0 + at % t.heads, t.query(at), row);
       for (int64_t c = 0; c < q.size(); c += kLanes)
         hn::Store(hn::Mul(hn::Load(d, row + c), hn::Set(d, factor)), d, row + c);
     }

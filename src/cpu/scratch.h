@@ -18,11 +18,11 @@ namespace regard::cpu {
 // Contents are whatever the last item left; every word was initialised once. Arithmetics (see
 // numeric-inl.h) use either the f32 array or the array of words of an operand.
 struct Scratch {
-  float* queries;         // row panels [dk][panel rows]
+  float* queries;         // row panels [dk][panel rows], or rows [dk rounded up to a vector]
   float* keys;            // panels [dk][2 vectors]
   float* values;          // panels [64][2 vectors]
-  float* decoded;         // one vector of decoded rows
-  float* scores;          // [panel rows][64]
+  float* decoded;         // one vector of decoded rows of K or V
+  float* scores;          // [panel rows, or kFewRows][64]
   float* key_bias;        // [64]
   float* acc;             // [rows][dv rounded up to a vector]
   float* max;             // [rows]
@@ -85,8 +85,8 @@ struct Scratch {
     place(queries, rows * dk_up);
     place(keys, 64 * dk_up);
     place(values, 64 * dv_up);
-    place(decoded, std::max(16 * dk_up, 2 * dv_up));
-    place(scores, 12 * 64);
+    place(decoded, 16 * std::max(dk_up, dv_up));
+    place(scores, 16 * 64);
     place(key_bias, 64);
     place(acc, rows * dv_up);
     place(max, rows);
@@ -98,8 +98,8 @@ struct Scratch {
     place(word_rows, 16 * dk_up);
     place(query_step, rows * dk_up / 32);
     place(query_low, rows * dk_up / 32);
-    place(key_step, 2 * dk_up);
-    place(key_sum, 2 * dk_up);
+    place(key_step, 2 * std::max(dk_up, dv_up));
+    place(key_sum, 2 * std::max(dk_up, dv_up));
     place(mean, dk_up);
     place(shift, 16);
   }

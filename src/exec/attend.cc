@@ -8,6 +8,7 @@
 #include "core/parallel.h"
 #include "cpu/cpu.h"
 #include "cpu/isa.h"
+#include "cpu/items.h"
 #include "exec/pool_keys.h"
 #include "plan/validate.h"
 #include "plan/work.h"
@@ -256,9 +257,10 @@ std::string numeric_refusal(const std::string& name) {
 }
 
 // ggml rounds queries to 8 bits where keys are quantised, and to nothing where they are f16 or f32.
-std::string default_numeric(DType keys) {
-  const bool quantised = info(keys).block > 1;
-  return quantised && numeric_refusal("bf16").empty() ? "bf16" : "f32";
+std::string default_numeric(const Problem& p, DType keys) {
+  if (info(keys).block == 1) return "f32";
+  if (p.nq * p.group() <= cpu::kFewRows) return "int16";
+  return numeric_refusal("bf16").empty() ? "bf16" : "f32";
 }
 
 const char* version() { return "0.1.0"; }

@@ -54,8 +54,8 @@ def attend(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, th
     q [B, H, Nq, D], k [B, Hkv, Nk, D], v [B, Hkv, Nk, Dv], or all without B.
     method: a name, with its parameters as keywords, or a text 'xattention:threshold=0.9'.
     causal: a query reads keys up to its own position only. scale: multiplies q.k, 1/sqrt(D) if None.
-    numeric: arithmetic of both products, 'f32' (if None), 'bf16' or 'int8'; the last two need a CPU
-    with AVX-512, BF16 and VNNI.
+    numeric: arithmetic of both products, 'f32' (if None), 'bf16', 'int8' or 'int16'; bf16 and int8
+    need a CPU with AVX-512, BF16 and VNNI.
     threads: 0 = all cores; the result has the same bits for any number.
     impl: force 'cpu' or 'ref'. strict: Error, rather than FallbackWarning, where a slower
     implementation would run. dtype: of out; q's if None.

@@ -381,6 +381,18 @@ TEST(CpuNumeric, ErrorsAreOfTheirSize) {
   }
 }
 
+TEST(CpuNumeric, DefaultsAreNoWorseThanGgmls) {
+  const Problem prefill = problem(8, 2, 512, 4096, 64, 64), decode = problem(8, 2, 1, 4096, 64, 64);
+  for (DType t : {DType::f32, DType::f16, DType::bf16}) {
+    EXPECT_EQ(default_numeric(prefill, t), "f32");
+    EXPECT_EQ(default_numeric(decode, t), "f32");
+  }
+  const bool bf16 = numeric_refusal("bf16").empty();
+  EXPECT_EQ(default_numeric(prefill, DType::q8_0), bf16 ? "bf16" : "f32");
+  EXPECT_EQ(default_numeric(decode, DType::q4_0), "int16");
+  EXPECT_THROW(numeric_refusal("fp4"), Error);
+}
+
 TEST(CpuNumeric, TheInstructionSetIsNamed) {
   cpu::force_target("AVX2");
   const std::string why = cpu::numeric_refusal(cpu::Numeric::bf16);

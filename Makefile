@@ -1,13 +1,17 @@
 # The two commands a newcomer needs: make demo, make test. Everything is made inside build/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test build models test-ggml test-asan test-tsan bench bench-gate \
+.PHONY: help demo frontier test build models test-ggml test-asan test-tsan bench bench-gate \
         update-bench-gate bench-llama update-instructions docs format clean distclean \
         bootstrap configure test-tools
 
 JOBS  ?= $(shell nproc)
 # Your own llama.cpp checkout instead of the pinned sources, such as make demo LLAMA=~/llama.cpp
 LLAMA ?=
+# make frontier: lengths, minutes a run, and folders of other models' frontiers for the atlas
+LENGTHS ?= 2k,4k,8k
+BUDGET ?=
+FRONTIERS ?=
 # Whom `make bench` times beside Regard and ggml; torch downloads 2.7 GB.
 PEERS ?= openvino
 # Anything else for CMake, such as CMAKE_FLAGS=-DREGARD_CUDA=ON
@@ -29,6 +33,14 @@ demo: configure ## fetch, build, and run three sparse methods in a real model ov
 	build/bin/regard run $(MODEL) $(TEXT) --method a_shape:n_local=2048 \
 	  --method vertical_slash:vertical_size=500,slash_size=700 --method xattention \
 	  --report build/demo.html --json build/demo.json
+
+frontier: configure ## every method on the model at 2K to 8K tokens (hours; goes on after a stop), and docs/atlas.md
+	ninja -C build -j $(JOBS) regard_cli ggml-regard
+	test -e build/profile.json || build/bin/regard search $(MODEL) $(TEXT) --ctx 8192 \
+	  --bound 0.1 --out build/profile.json
+	build/bin/regard frontier $(MODEL) $(TEXT) --lengths $(LENGTHS) --profile build/profile.json \
+	  --out build/frontier $(if $(BUDGET),--budget $(BUDGET))
+	$(PYTHON) tools/gen_atlas.py --out docs/atlas.md build/frontier $(FRONTIERS)
 
 test: build test-tools ## build what is missing and run every test
 	tools/bootstrap.sh test-packages

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "control.h"
+#include "exec/profile.h"
 #include "ggml-backend.h"
 #include "host.h"
 #include "mask.h"
@@ -25,7 +26,8 @@ class Engine : public Control {
 
   struct State {
     Mode mode = Mode::exact;
-    std::shared_ptr<const Method> method;
+    std::shared_ptr<const Method> method;  // one of these two in mode method
+    std::shared_ptr<const Profile> profile;
     int threads = 0;  // 0: the caller's
     std::function<void(const Node&)> observer;
   };

@@ -10,7 +10,7 @@ namespace regard::ggml {
 std::string version_mismatch();
 
 struct Settings {
-  std::string method;     // REGARD_METHOD; empty: exact
+  std::string method;     // REGARD_METHOD, or "@" and REGARD_PROFILE; empty: exact
   int threads = 0;        // REGARD_THREADS; 0: not given
   bool log_plan = false;  // REGARD_LOG=plan
 };

@@ -118,7 +118,8 @@ void add_bench(CLI::App& app) {
       ->delimiter(',');
   verb->add_option("--folder", a->folder, "Where the groups' files are");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
-  verb->add_option("--numeric", a->numerics, "Arithmetics to run each line in: f32, bf16, int8")
+  verb->add_option("--numeric", a->numerics,
+                   "Arithmetics to run each line in: f32, bf16, int8, int16")
       ->delimiter(',')
       ->check(CLI::IsMember(numerics()));
   verb->add_flag("--quick", a->quick, "Only the lines marked quick");

@@ -44,7 +44,7 @@ class Attend {
   void Run(int64_t begin, int64_t end) {
     if (begin == end) return;
     const KeyStream stream(c_.w, t_);
-    stream.get(begin, next_);
+    if (begin < end) stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {
       tile_ = next_;
       next_.n = 0;
@@ -87,6 +87,10 @@ class Attend {
 
   void Step(const Panel& p) {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
+    for (const float* o = m_.acc + p.first * width_; o < m_.acc + (p.first + p.live) * width_;
+         o += 16) {
+      __builtin_prefetch(o, 1, 3);
+    }
     product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
@@ -96,7 +100,7 @@ class Attend {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
       if (!bare) {
-        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.i0 + i, full,
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h), full,
                  vecs, s);
       }
       if (++h == t_.heads) h = 0, ++i;

@@ -79,7 +79,7 @@ std::string target() {
 }
 
 std::string numeric_refusal(Numeric n) {
-  if (n == Numeric::f32) return "";
+  if (n == Numeric::f32 || n == Numeric::int16) return "";
   const std::string name = n == Numeric::bf16 ? "bf16" : "int8";
   if (!has_dot())
     return "numeric '" + name + "' needs AVX-512 with BF16 and VNNI, which this machine lacks";

@@ -190,6 +190,25 @@ HWY_INLINE auto WithPlainType(DType t, const F& f) {
   }
 }
 
+// The same of a quantised row.
+template <class F>
+HWY_INLINE auto WithBlockType(DType t, const F& f) {
+  switch (t) {
+    case DType::q4_0:
+      return f(std::integral_constant<DType, DType::q4_0>());
+    case DType::q4_1:
+      return f(std::integral_constant<DType, DType::q4_1>());
+    case DType::q5_0:
+      return f(std::integral_constant<DType, DType::q5_0>());
+    case DType::q5_1:
+      return f(std::integral_constant<DType, DType::q5_1>());
+    case DType::iq4_nl:
+      return f(std::integral_constant<DType, DType::iq4_nl>());
+    default:
+      return f(std::integral_constant<DType, DType::q8_0>());
+  }
+}
+
 // Reads rows of a view, whatever its last stride.
 class Rows {
  public:

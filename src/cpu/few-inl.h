@@ -13,12 +13,12 @@
 #define REGARD_CPU_FEW_INL_H_
 #endif
 
+#include "cpu/levels-inl.h"
 #include "cpu/numeric-inl.h"
 #include "cpu/panel.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
 #include "cpu/softmax-inl.h"
-#include "cpu/stream-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
@@ -56,9 +56,10 @@ class Few {
     const Rows queries(c.w.q);
     for (int r = 0; r < rows_; ++r) {
       float* q = m.queries + r * depth_;
-      queries.Read(t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, m.decoded);
+      queries.Read(t.b, t.h0 + r % t.heads, t.query(r), m.decoded);
       for (int64_t i = 0; i < p_.dk; ++i) q[i] = m.decoded[i] * c.q_factor;
       std::fill(q + p_.dk, q + depth_, 0.0f);
+      if (integer(k_)) QuantizeQueries(r);
     }
     std::fill_n(m.acc, rows_ * width_, 0.0f);
     std::fill_n(m.sum, rows_ * kLanes, 0.0f);
@@ -75,6 +76,9 @@ class Few {
       if (more) Arrive(stream, t + 1, next);
       if (panel_.reads(now->tile)) Step(*now, more ? next : nullptr);
     }
+#if HWY_TARGET != HWY_SCALAR
+    for (int r = 0; r < rows_ && integer(v_); ++r) UnmixChannels(m_.acc + r * width_, width_);
+#endif
   }
 
   bool clean() const {
@@ -86,7 +90,7 @@ class Few {
     for (int r = 0; r < rows_; ++r) {
       poison = hn::MulAdd(hn::Load(d, m_.sum + r * kLanes), hn::Zero(d), poison);
     }
-    return hn::AllTrue(d, hn::Eq(poison, hn::Zero(d)));
+    return finite_ && hn::AllTrue(d, hn::Eq(poison, hn::Zero(d)));
   }
 
   // Every row's Partial, in natural units: f(row, head, acc).
@@ -116,9 +120,11 @@ class Few {
     for (int r = 0; r < rows_; ++r) {
       float *s = m_.scores + r * kKeys, *sum = m_.sum + r * kLanes;
       ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads,
-               t_.i0 + r / t_.heads, full, vecs, s);
+               t_.query(r), full, vecs, s);
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
+      } else if (vecs == kKeyVecs) {
+        SoftmaxRow<F32, kKeyVecs>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       } else {
         SoftmaxRow<F32, 0>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       }
@@ -126,7 +132,14 @@ class Few {
     Add(at, next);
   }
 
-  void Dot(const Station& at, const Station* next) const {
+  // Whether this tensor's own levels are multiplied as they are.
+  bool integer(const Rows& rows) const {
+    return HWY_TARGET != HWY_SCALAR && info(rows.view().dtype).block > 1 &&
+           (c_.numeric == Numeric::int16 || c_.numeric == Numeric::int8);
+  }
+
+  void Dot(const Station& at, const Station* next) {
+    if (integer(k_)) return DotInteger(at, next);
     const int vecs = int(depth_ / kLanes);
     ForSlices(k_, depth_, at.tile, at.k, next ? &next->k : nullptr,
               [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
@@ -137,7 +150,8 @@ class Few {
               });
   }
 
-  void Add(const Station& at, const Station* next) const {
+  void Add(const Station& at, const Station* next) {
+    if (integer(v_)) return AddInteger(at, next);
     ForSlices(v_, width_, at.tile, at.v, next ? &next->v : nullptr,
               [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
                 ForRowBlocks(rows_, [&](auto r, int r0) {
@@ -147,17 +161,65 @@ class Few {
               });
   }
 
+#if HWY_TARGET == HWY_SCALAR
+  void QuantizeQueries(int) {}
+  void DotInteger(const Station&, const Station*) {}
+  void AddInteger(const Station&, const Station*) {}
+#else
+  void QuantizeQueries(int r) {
+    const int64_t blocks = p_.dk / 32;
+    int16_t* levels = reinterpret_cast<int16_t*>(m_.query_words) + r * p_.dk;
+    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, levels, m_.query_step + r * blocks,
+                           m_.query_low + r * blocks);
+  }
+
+  void DotInteger(const Station& at, const Station* next) {
+    const int64_t blocks = p_.dk / 32;
+    LevelRows levels;
+    Find(k_, at.k, at.tile.n, reinterpret_cast<char*>(m_.keys), &levels);
+    const Ahead ahead = Next(k_, next ? &next->k : nullptr);
+    ForRowBlocks(rows_, [&](auto r, int r0) {
+      const LevelQueries q{reinterpret_cast<const int16_t*>(m_.query_words) + r0 * p_.dk,
+                           m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
+      const auto dot = dot_ ? DotLevels<r(), true> : DotLevels<r(), false>;
+      dot(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(), m_.scores + r0 * kKeys);
+    });
+  }
+
+  void AddInteger(const Station& at, const Station* next) {
+    LevelRows levels;
+    Find(v_, at.v, at.tile.n, reinterpret_cast<char*>(m_.values), &levels);
+    const Ahead ahead = Next(v_, next ? &next->v : nullptr);
+    ForRowBlocks(rows_, [&](auto r, int r0) {
+      const auto add = dot_ ? AddLevelRows<r(), true> : AddLevelRows<r(), false>;
+      add(m_.scores + r0 * kKeys, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
+          reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+    });
+  }
+
+  void Find(const Rows& rows, const TileRows& at, int keys, char* buffer, LevelRows* out) {
+    finite_ &= WithBlockType(rows.view().dtype, [&](auto type) {
+      return FindLevels<type()>(at.row, keys, rows.size() / 32, buffer, m_.key_step, m_.key_sum,
+                                out);
+    });
+  }
+#endif
+
+  // A quantised row may begin anywhere in its first line.
+  Ahead Next(const Rows& rows, const TileRows* next) const {
+    if (!next || !rows.dense()) return {};
+    const DTypeInfo& type = info(rows.view().dtype);
+    const int64_t bytes = rows.size() / type.block * type.bytes;
+    return {next->row, int((bytes + (type.block > 1 ? 125 : 63)) / 64)};
+  }
+
   // Calls f(type, rows, first key, keys, what to fetch meanwhile): the whole tile at once where its
   // rows can be widened straight from memory, else a vector's worth of keys decoded to f32.
   template <class F>
   void ForSlices(const Rows& rows, int64_t up, const KeyTile& tile, const TileRows& here,
                  const TileRows* next, const F& f) const {
     const View& v = rows.view();
-    Ahead ahead;
-    if (next && rows.dense()) {
-      const int64_t bytes = v.size[3] / info(v.dtype).block * info(v.dtype).bytes;
-      ahead = {next->row, int((bytes + 63) / 64)};
-    }
+    const Ahead ahead = Next(rows, next);
     if (rows.plain() && rows.size() % kLanes == 0) {
       return WithPlainType(v.dtype, [&](auto type) { f(type, here.row, 0, tile.n, ahead); });
     }
@@ -184,6 +246,8 @@ class Few {
   const int rows_;
   const int64_t depth_, width_;
   const Panel panel_;
+  const bool dot_ = kLanes == 16 && has_dot();
+  bool finite_ = true;  // what the integers cannot say
 };
 
 }  // namespace HWY_NAMESPACE

@@ -19,7 +19,7 @@ void Emit(const Call& c, const RowTile& t, const Item& item, const Slots& slots,
   const int64_t dv = c.w.problem.dv;
   body.ForRows([&](int64_t r, PartialHead<float> head, float* acc) {
     if (t.splits == 1) {
-      finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
+      finish_row(c, t.b, t.h0 + r % t.heads, t.query(r), head, acc);
       return;
     }
     const int64_t slot = t.first_slot + item.split * t.rows() + r;
@@ -38,15 +38,15 @@ HWY_INLINE void RunPacked(const Call& c, const RowTile& t, const Item& item, con
 
 void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
              const Slots& slots) {
-#if REGARD_DOT && HWY_MAX_BYTES == 64
-  if (c.numeric == Numeric::bf16) return RunPacked<Bf16>(c, t, item, m, slots);
-  if (c.numeric == Numeric::int8) return RunPacked<Int8>(c, t, item, m, slots);
-#endif
-  if (t.rows() <= kFewRows) {
+  if (t.rows() <= kFewRows) {  // memory-bound: rounding K and V further would gain nothing
     Few few(c, t, m);
     few.Run(item.begin, item.end);
     if (few.clean()) return Emit(c, t, item, slots, few);
   }
+#if REGARD_DOT && HWY_MAX_BYTES == 64
+  if (c.numeric == Numeric::bf16) return RunPacked<Bf16>(c, t, item, m, slots);
+  if (c.numeric == Numeric::int8) return RunPacked<Int8>(c, t, item, m, slots);
+#endif
   RunPacked<F32>(c, t, item, m, slots);
 }
 

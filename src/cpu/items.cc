@@ -33,6 +33,10 @@ void add_rows(const Work& w, int64_t b, int64_t h0, int64_t heads, int64_t i0, i
       t.i0 = i;
       t.queries = std::min(step, i1 - i);
       t.list_row = list_row;
+      if (const Permutation* o = w.branch->order.queries.get(); o && list_row >= 0) {
+        t.token = o->row(b, h, w.problem.heads);
+        t.token_stride = o->heads == 1 ? 0 : o->n;
+      }
       t.key_tiles = KeyStream(w, t).tiles();
       out.max_rows = std::max(out.max_rows, t.rows());
       out.tiles.push_back(t);
@@ -46,7 +50,9 @@ Items make_items(const Work& w) {
   const Problem& p = w.problem;
   const Cover& cover = w.branch->cover;
   const bool listed = cover.kind == CoverKind::tiles || cover.kind == CoverKind::columns;
-  const bool own_lists = listed && cover.list->heads == p.heads && p.heads != p.kv_heads;
+  const Permutation* keys = w.branch->order.keys.get();
+  const bool own_lists = listed && p.heads != p.kv_heads &&
+                         (cover.list->heads == p.heads || (keys && keys->heads == p.heads));
   const int64_t heads = own_lists ? 1 : p.group();
   Items out;
   for (int64_t b = 0; b < p.batch; ++b) {
@@ -56,9 +62,12 @@ Items make_items(const Work& w) {
         continue;
       }
       const IndexList& list = *cover.list;
-      for (int64_t r = 0; r < list.rows; ++r) {
-        add_rows(w, b, h, heads, r * list.bq, std::min(p.nq, (r + 1) * list.bq),
-                 list.row_id(b, h, r, p.heads), out);
+      for (int64_t r = 0, end = 0; r < list.rows; r = end) {
+        const int64_t id = list.row_id(b, h, r, p.heads);
+        do {  // neighbours that share a list are one row tile
+          ++end;
+        } while (end < list.rows && list.row_id(b, h, end, p.heads) == id);
+        add_rows(w, b, h, heads, r * list.bq, std::min(p.nq, end * list.bq), id, out);
       }
     }
   }

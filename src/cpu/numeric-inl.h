@@ -222,12 +222,15 @@ class Int8 : public Bf16 {
   void ReadLessMean(const KeyTile& tile) const {
     const DF d;
     const int64_t stride = round_up(dk, 32);
-    for (int j = 0; j < tile.n; ++j) k.Read(t.b, head, tile.id[j], m.keys + j * stride);
+    for (int j = 0; j < tile.n; ++j) {
+      float* row = m.keys + j * stride;
+      k.Read(t.b, head, tile.id[j], row);
+      std::fill(row + dk, row + stride, 0.0f);
+    }
     const VF share = hn::Set(d, 1.0f / float(tile.n));
     for (int64_t i = 0; i < stride; i += kLanes) {
       VF sum = hn::Zero(d);
-      if (i < dk)
-        for (int j = 0; j < tile.n; ++j) sum = hn::Add(sum, hn::Load(d, m.keys + j * stride + i));
+      for (int j = 0; j < tile.n; ++j) sum = hn::Add(sum, hn::Load(d, m.keys + j * stride + i));
       const VF mean = hn::Mul(sum, share);
       const auto finite = hn::Eq(hn::Sub(mean, mean), hn::Zero(d));
       hn::Store(hn::IfThenElseZero(finite, mean), d, m.mean + i);

@@ -130,7 +130,7 @@ HWY_INLINE void ForQueries(const Rows& q, const RowTile& t, const Panel& p, floa
     if (r <= p.live) std::fill(row, row + round_up(q.size(), 32), 0.0f);
     if (r < p.live) {
       const int64_t at = p.first + r;
-      q.Read(t.b, t.h0 + at % t.heads, t.i0 + at / t.heads, row);
+      q.Read(t.b, t.h0 + at % t.heads, t.query(at), row);
       for (int64_t c = 0; c < q.size(); c += kLanes)
         hn::Store(hn::Mul(hn::Load(d, row + c), hn::Set(d, factor)), d, row + c);
     }

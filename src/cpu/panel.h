@@ -18,8 +18,8 @@ struct Panel {
     constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
     min_lo = min_hi = min_sink = kNone;
     max_lo = max_hi = max_sink = 0;
-    const int64_t last = t.i0 + (first + live - 1) / t.heads;
-    for (int64_t i = t.i0 + first / t.heads; i <= last; ++i) {
+    for (int64_t row = first; row < first + live; ++row) {
+      const int64_t i = t.query(row);
       // An empty range reads nothing: not even the key that its bounds enclose after a min and max.
       const bool empty = r.lo[i] >= r.hi[i];
       min_lo = std::min(min_lo, empty ? kNone : r.lo[i]);
@@ -32,10 +32,10 @@ struct Panel {
   }
 
   bool reads(const KeyTile& k) const {
-    return (min_lo <= k.last() && max_hi > k.first()) || max_sink > k.first();
+    return (min_lo <= k.high && max_hi > k.low) || max_sink > k.low;
   }
   bool reads_all(const KeyTile& k) const {
-    return (max_lo <= k.first() && min_hi > k.last()) || min_sink > k.last();
+    return (max_lo <= k.low && min_hi > k.high) || min_sink > k.high;
   }
 };
 

@@ -1,10 +1,16 @@
 // Per-thread memory of one item, kept by the thread between calls. Layer: cpu.
 #pragma once
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
 #include <type_traits>
-#include <vector>
 
 namespace regard::cpu {
 
@@ -36,12 +42,9 @@ struct Scratch {
   // rows: of the largest row tile. The memory belongs to the calling thread.
   Scratch(int64_t rows, int64_t dk, int64_t dv) {
     rows += 12;  // the last panel may be padded
-    size_t need = 64;
+    size_t need = 0;
     layout(rows, dk, dv, [&](auto*&, int64_t n) { need += size_t(n + 15) / 16 * 64; });
-    static thread_local std::vector<std::byte> memory;
-    if (memory.size() < need) memory.assign(need, std::byte(0));
-    std::byte* next = memory.data();
-    next += -reinterpret_cast<uintptr_t>(next) % 64;
+    std::byte* next = memory(need);
     layout(rows, dk, dv, [&](auto*& to, int64_t n) {
       to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(next);
       next += size_t(n + 15) / 16 * 64;
@@ -49,6 +52,32 @@ struct Scratch {
   }
 
  private:
+  // At least `need` bytes of zeros, kept for the next call. In huge pages where the system has
+  // them: scattered pages of 4 KiB fall on the same sets of L2 now and then (up to 20 % slower).
+  static std::byte* memory(size_t need) {
+    struct Block {
+      std::byte* data = nullptr;
+      size_t size = 0;
+      ~Block() { std::free(data); }
+    };
+    static thread_local Block block;
+    if (block.size < need) {
+      constexpr size_t kPage = size_t(2) << 20;
+      std::free(block.data);
+      block.size = (need + kPage - 1) / kPage * kPage;
+      block.data = static_cast<std::byte*>(std::aligned_alloc(kPage, block.size));
+      if (!block.data) {
+        block.size = 0;
+        throw std::bad_alloc();
+      }
+#ifdef MADV_HUGEPAGE
+      madvise(block.data, block.size, MADV_HUGEPAGE);
+#endif
+      std::memset(block.data, 0, block.size);
+    }
+    return block.data;
+  }
+
   // Calls place(pointer, number of 4-byte elements) for every array.
   template <class F>
   void layout(int64_t rows, int64_t dk, int64_t dv, const F& place) {
@@ -69,8 +98,8 @@ struct Scratch {
     place(word_rows, 16 * dk_up);
     place(query_step, rows * dk_up / 32);
     place(query_low, rows * dk_up / 32);
-    place(key_step, 2 * dk_up);
-    place(key_sum, 2 * dk_up);
+    place(key_step, 2 * std::max(dk_up, dv_up));
+    place(key_sum, 2 * std::max(dk_up, dv_up));
     place(mean, dk_up);
     place(shift, 16);
   }

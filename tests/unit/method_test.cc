@@ -1,6 +1,7 @@
 // Specs, values, refusals, the catalogue.
 #include "regard/method.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,6 +38,11 @@ TEST(Method, CatalogueIsSortedAndComplete) {
     if (!r.twin.empty()) {
       EXPECT_NO_THROW(parse_method(r.name + ":" + r.twin)) << r.name;
     }
+    for (const double value : r.sweep.values) {
+      EXPECT_NO_THROW(parse_method(fmt::format("{}:{}={}", r.name, r.sweep.param, value)))
+          << r.name;
+    }
+    EXPECT_EQ(r.sweep.param.empty(), r.sweep.values.empty()) << r.name;
     for (const Param& p : r.params) {
       EXPECT_FALSE(p.doc.empty());
       if (std::holds_alternative<Tensor>(p.value)) continue;

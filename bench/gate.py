@@ -28,7 +28,10 @@ def bench(regard, *words):
                              text=True)
         if run.returncode:
             sys.exit(f"regard bench {' '.join(words)}: {run.stderr or run.stdout}")
-        return json.loads(out.read_text())
+        result = json.loads(out.read_text())
+    if "not_quiet" in result:
+        sys.exit(f"bench-gate: {result['not_quiet']}")
+    return result
 
 
 def ratios(result):

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <fstream>
-#include <set>
+
+#include "core/parallel.h"
 
 namespace regard::cli {
 namespace {
@@ -74,6 +75,21 @@ std::string cpu_name() {
   return "unknown CPU";
 }
 
+std::string unrest(const BenchMachine& m) {
+  constexpr double kLeast = 0.85;  // of n times one thread's rate; clocks fall a little with n
+  for (const cpu::PeakSummary& p : m.peaks) {
+    const cpu::PeakSummary& one = m.peaks[0];
+    const double times = double(p.threads) / one.threads;
+    if (p.threads > one.threads && p.threads <= processors() &&
+        p.fma_gflops < kLeast * times * one.fma_gflops)
+      return fmt::format(
+          "{} threads multiply only {:.2f} times as fast as {}: another program has the "
+          "processors, or they share cores",
+          p.threads, p.fma_gflops / one.fma_gflops, one.threads);
+  }
+  return "";
+}
+
 std::string machine_text(const BenchMachine& m) {
   std::string out = fmt::format("{}, {}\n", m.cpu, m.target);
   for (const cpu::PeakSummary& p : m.peaks) {
@@ -84,6 +100,7 @@ std::string machine_text(const BenchMachine& m) {
     out += fmt::format(", read {:.1f} GB/s\n", p.read_gbs);
   }
   for (const auto& [name, what] : m.peers) out += fmt::format("{}: {}\n", name, what);
+  if (const std::string why = unrest(m); !why.empty()) out += "NOT QUIET: " + why + "\n";
   return out;
 }
 
@@ -97,7 +114,6 @@ std::string group_head(const ProblemFile& file) {
 std::string rows_text(const std::vector<Row>& rows) {
   std::string out = rows.at(0).problem + "\n";
   for (const Row& r : rows) out += row_text(r) + extra_text(r);
-  std::set<std::string> said;
   for (const auto& [who, why] : rows[0].why)
     if (why != "not asked for") out += fmt::format("      {}: {}\n", who, why);
   return out;
@@ -132,6 +148,7 @@ std::string summary_text(const std::vector<Row>& rows) {
 nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<Row>& rows) {
   using json = nlohmann::ordered_json;
   json out{{"cpu", m.cpu}, {"target", m.target}};
+  if (const std::string why = unrest(m); !why.empty()) out["not_quiet"] = why;
   for (const cpu::PeakSummary& p : m.peaks)
     out["peaks"].push_back({{"threads", p.threads},
                             {"fma_gflops", p.fma_gflops},

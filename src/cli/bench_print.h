@@ -14,6 +14,9 @@ struct BenchMachine {
   std::vector<std::pair<std::string, std::string>> peers;  // name, version or why it is absent
 };
 std::string cpu_name();
+// Why the rows mean little: more threads do not multiply faster, so somebody else has the
+// processors.
+std::string unrest(const BenchMachine& m);  // empty: nothing seen
 
 std::string machine_text(const BenchMachine& m);
 std::string group_head(const ProblemFile& file);

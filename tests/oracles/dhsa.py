@@ -4,6 +4,7 @@ from common import repeat_heads, visible
 
 small = {"chunk": 32, "top_k": 70, "local": 9, "global": 5}
 planted = {"top_k": 180}
+rows_compete = True  # a chunk of queries that the strip cuts has another sum
 
 
 def example(q, k, causal=True, offset=None):
@@ -26,7 +27,8 @@ def kept(q, k, v, starts=None, chunk=64, top_k=1024, local=0, queries="chunks", 
         rows = [(i, min(i + chunk, n)) for i in range(0, n, chunk)]
     keys = repeat_heads(q, k)
     if heads == "shared":
-        q, keys = (np.broadcast_to(np.float64(x).mean(1, keepdims=True), x.shape) for x in (q, keys))
+        q, keys = (np.broadcast_to(np.float64(x).mean(1, keepdims=True), x.shape)
+                   for x in (q, keys))
     s = np.einsum("bhid,bhjd->bhij", vectors(q, rows), vectors(keys, pieces))
     out, allowed = np.zeros(q.shape[:3] + (m,), bool), visible(q, k, causal)
     for b, h in np.ndindex(q.shape[:2]):

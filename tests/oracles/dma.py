@@ -10,7 +10,7 @@ by_group = True
 def example(q, k, causal=True, offset=None, scale=0.5):
     rng, h = np.random.default_rng(7), k.shape[1]
     dv = {16: 16, 24: 40}.get(q.shape[3], q.shape[3])  # of the common problems
-    return {"dt": rng.normal(0, 0.3, (1, 1, h * dv, h)).astype(np.float32),
+    return {"dt": rng.normal(0, 0.1, (1, 1, h * dv, h)).astype(np.float32),
             "a": (scale * np.linspace(1, 2, h)).astype(np.float32)}
 
 

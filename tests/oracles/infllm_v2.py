@@ -2,7 +2,7 @@
 from common import best_blocks, compressed, visible
 
 small = {"topk": 5, "block": 24, "local": 1, "kernel": 12, "stride": 6, "dense_len": 0}
-planted = {"topk": 7, "block": 32, "local": 1, "kernel": 8, "stride": 4}
+planted = {"topk": 6, "block": 32, "local": 1, "kernel": 8, "stride": 4}
 by_group = True
 
 

@@ -2,12 +2,11 @@
 import math
 
 import numpy as np
-from common import (positions, repeat_heads, rows_of, softmax, tiles_where, tokens_of, top,
+from common import (repeat_heads, rotated, rows_of, softmax, tiles_where, tokens_of, top,
                     visible)
 
 small = {"block": 32, "threshold": 0.2, "dense_rows": 1, "rope": 10000.0}
 blind = True  # random weights know nothing
-by_group = False
 
 
 def example(q, k, causal=True, offset=None):
@@ -18,17 +17,6 @@ def example(q, k, causal=True, offset=None):
 
 def twin(q, k, causal=True, offset=None):
     return {**example(q, k), "threshold": -1.0}
-
-
-def rotated(x, position, base):
-    if not base:
-        return x
-    half = x.shape[-1] // 2
-    angle = np.reshape(position, (-1, 1)) * base ** (-2.0 * np.arange(half) / x.shape[-1])
-    a, b = x[..., :half], x[..., half : 2 * half]
-    rest = x[..., 2 * half :]
-    return np.concatenate([a * np.cos(angle) - b * np.sin(angle),
-                           b * np.cos(angle) + a * np.sin(angle), rest], -1)
 
 
 def pools(x, start, block, base, kinds, weights):

@@ -2,7 +2,7 @@
 from common import best_blocks, compressed, visible
 
 small = {"block": 12, "blocks": 6}
-planted = {"block": 16, "blocks": 14}
+planted = {"block": 16, "blocks": 12}
 by_group = True
 
 

@@ -54,7 +54,7 @@ def tokens_of(tiles, bq, bk, q, k):
 
 
 def tiles_where(rule, heads, bq, bk, q, k, offset=None):
-    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` that holds the row's own positions."""
+    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` with the row's own positions."""
     n, start = q.shape[2], positions(q, k, offset)[0][0, 0]
     rows, cols = -(-n // bq), -(-k.shape[2] // bk)
     owns = [range((start + r * bq) // bk, (start + min((r + 1) * bq, n) - 1) // bk + 1)
@@ -237,3 +237,22 @@ def best_blocks(s, count, block, init, local, q, k):
     keep = rows_of(s, lambda b, h, r, row: top(row, max(count, forced[b, h, r])))
     keep = np.repeat(keep, q.shape[1] // k.shape[1], 1)
     return tokens_of(keep, 1, block, q, k) & visible(q, k, True)
+
+
+def rotated(x, position, base):
+    """Rotary embedding at `position`, halves paired; base 0: none."""
+    if not base:
+        return x
+    half = x.shape[-1] // 2
+    angle = np.reshape(position, (-1, 1)) * base ** (-2.0 * np.arange(half) / x.shape[-1])
+    a, b = x[..., :half], x[..., half : 2 * half]
+    rest = x[..., 2 * half :]
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle),
+                           b * np.cos(angle) + a * np.sin(angle), rest], -1)
+
+
+def divergence(a, b):
+    """Root of the Jensen-Shannon divergence of two distributions; 0 ln 0 is 0."""
+    kl = [sum(x * np.log(2 * x / (x + y)) for x, y in zip(p, r) if x > 0)
+          for p, r in ((a, b), (b, a))]
+    return np.sqrt(max(sum(kl) / 2, 0))

@@ -21,9 +21,9 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const TileBits seen = x.causal ? keep::causal(x.problem, b, b) : keep::all(x.problem, b, b);
   const auto free = without(estimate::random(x.problem, b, b, p.seed),
                             fixed | (keep::all(x.problem, b, b) - seen));
-  return Plan::tiles(x.problem, b, b,
-                     fixed | select(ctx, free,
-                                    {.cut = Selector::Cut::top_k, .amount = double(p.random)}));
+  return Plan::tiles(
+      x.problem, b, b,
+      fixed | select(ctx, free, {.cut = Selector::Cut::top_k, .amount = double(p.random)}));
 }
 
 }  // namespace
@@ -44,7 +44,8 @@ REGARD_DEFINE_RECIPE(bigbird) {
           .cost = "No scores. window + 2 * global + random blocks a row: linear in the length.",
           .differs =
               "Certain: the pattern of blocks (internal form, sizes 3, 2, 3). Our reading: under "
-              "causality blocks are drawn among those a row sees, and draws come from a counter, so "
+              "causality blocks are drawn among those a row sees, and draws come from a counter, "
+              "so "
               "that a seed gives one pattern everywhere. The authors' code draws from the first "
               "2r + 5 blocks of row r, may draw the window again in two rows and then counts it "
               "twice, and masks by -1e4; Long Range Arena draws within the first 1024 tokens only.",

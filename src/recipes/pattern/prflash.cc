@@ -33,7 +33,8 @@ REGARD_DEFINE_RECIPE(prflash) {
           .name = "prflash",
           .title = "PrFlashAttention: blocks by chance, rarer with distance",
           .family = "pattern",
-          .paper = "PrFlashAttention: block distances as probabilities (known by its abstract only)",
+          .paper =
+              "PrFlashAttention: block distances as probabilities (known by its abstract only)",
           .year = 2024,
           .summary =
               "A block of keys takes part with a probability that falls with its distance from the "

@@ -12,7 +12,7 @@ build)
   ninja -C "$root/build" test_cuda regard_cli regard_shared
   mkdir -p "$to/lib"
   cp "$root"/build/bin/{test_cuda,regard,libregard.so} "$to/"
-  cp "$root"/bench/cuda/{regard_c,rivals}.py "$root"/bench/problems/{check,bench,cuda}.txt "$0" "$to/"
+  cp "$root"/bench/cuda/{regard_c,rivals}.py "$root"/bench/problems/{check,cuda}.txt "$0" "$to/"
   strip "$to/test_cuda" "$to/regard" "$to/libregard.so"
   # Everything but the C and C++ runtimes, which every machine has.
   ldd "$to/test_cuda" "$to/regard" | awk '$3 ~ /^\// {print $3}' | sort -u |

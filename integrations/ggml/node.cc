@@ -155,6 +155,7 @@ Plan exact_plan(const Inputs& x, const MaskPart& mask) {
     if (mask.cover) b.cover = {CoverKind::tiles, {}, mask.cover};
   }
   plan.score(x.score).norm(x.norm);
+  if (!x.numeric.empty()) plan.numeric(x.numeric);
   plan.lowered = mask.shape == MaskPart::Shape::general;  // done when the mask was read
   return plan;
 }

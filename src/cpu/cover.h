@@ -11,18 +11,20 @@ namespace regard::cpu {
 
 struct KeyTile {
   int n = 0;                   // keys in it
-  int32_t id[kKeys];           // ascending; past n: INT32_MAX, which no range allows
-  bool run = false;            // ids are consecutive
+  int32_t id[kKeys] = {};      // past n: INT32_MAX, which no range allows
+  int32_t low = 0, high = 0;   // least and greatest of the n
+  bool run = false;            // ids rise by one
   bool some_forbidden = true;  // false: the plan vouches that the rule allows every pair
   int32_t first() const { return id[0]; }
-  int32_t last() const { return id[n - 1]; }
 };
 
 // One row of a list as one stream of keys, so that short tiles share a packed one.
 class ListKeys {
  public:
-  ListKeys(const IndexList& list, int64_t row, int64_t nk)
+  // order: who stands at each place of the keys' axis; null: the list's places are keys.
+  ListKeys(const IndexList& list, int64_t row, int64_t nk, const uint32_t* order)
       : index_(list.index.data() + list.start[row]),
+        order_(order),
         bk_(list.bk),
         entries_(list.start[row + 1] - list.start[row]) {
     if (entries_ == 0) return;
@@ -41,13 +43,18 @@ class ListKeys {
       const int64_t first = int64_t(column(e)) * bk_;
       for (; offset < bk_ && j < out.n; ++offset) out.id[j++] = int32_t(first + offset);
     }
-    out.run = out.last() - out.first() == out.n - 1;
+    out.low = out.id[0], out.high = out.id[out.n - 1];
+    out.run = !order_ && out.high - out.low == out.n - 1;
+    if (!order_) return;
+    for (int j = 0; j < out.n; ++j) out.id[j] = int32_t(order_[out.id[j]]);
+    const auto [low, high] = std::minmax_element(out.id, out.id + out.n);
+    out.low = *low, out.high = *high;
   }
 
  private:
   uint32_t column(int64_t e) const { return index_[e] & ~IndexList::kBoundary; }
 
-  const uint32_t* index_;
+  const uint32_t *index_, *order_;
   int64_t bk_, entries_, keys_ = 0;
 };
 
@@ -57,8 +64,10 @@ class KeyStream {
  public:
   KeyStream(const Work& w, const RowTile& t) : w_(w), nk_(w.problem.nk) {
     if (t.list_row >= 0) {
+      const Permutation* keys = w.branch->order.keys.get();
+      const uint32_t* order = keys ? keys->row(t.b, t.h0, w.problem.heads) : nullptr;
       for (const IndexList* list : w.lists) {
-        lists_.push_back(ListKeys(*list, t.list_row, nk_));
+        lists_.push_back(ListKeys(*list, t.list_row, nk_, order));
         tiles_ += lists_.back().tiles();
       }
       return;
@@ -100,6 +109,7 @@ class KeyStream {
     out.n = int(end - begin);
     out.run = out.some_forbidden = true;
     for (int j = 0; j < out.n; ++j) out.id[j] = int32_t(begin + j);
+    out.low = int32_t(begin), out.high = int32_t(end - 1);
   }
 
   const Work& w_;

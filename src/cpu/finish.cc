@@ -40,7 +40,7 @@ void merge_splits(const Call& c, const RowTile& t, const Slots& slots) {
       const int64_t slot = t.first_slot + s * t.rows() + r;
       merge(head, acc, slots.head[slot], slots.acc + slot * dv, dv);
     }
-    finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
+    finish_row(c, t.b, t.h0 + r % t.heads, t.query(r), head, acc);
   }
 }
 

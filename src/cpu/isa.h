@@ -18,11 +18,14 @@
 
 namespace regard::cpu {
 
-enum class Numeric : uint8_t { f32, bf16, int8 };
+enum class Numeric : uint8_t { f32, bf16, int8, int16 };
 
 // `name` is one of numerics() (plan.h), which validate() has checked.
 inline Numeric parse_numeric(const std::string& name) {
-  return name == "bf16" ? Numeric::bf16 : name == "int8" ? Numeric::int8 : Numeric::f32;
+  return name == "bf16"    ? Numeric::bf16
+         : name == "int8"  ? Numeric::int8
+         : name == "int16" ? Numeric::int16
+                           : Numeric::f32;
 }
 
 // Whether this machine has vdpbf16ps and vpdpbusd on 512-bit vectors. The forced target

@@ -1,6 +1,5 @@
 // attend and explain: the ordered list of implementations, the merge driver, the finish.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +7,8 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cpu/isa.h"
+#include "cpu/items.h"
 #include "cuda/cuda.h"
 #include "exec/pool_keys.h"
 #include "plan/validate.h"
@@ -389,8 +390,22 @@ void Runner::run(const Tensors& t, void* workspace, int64_t bytes, void* stream)
   state_->ready->run(t, workspace, bytes, stream);
 }
 
+std::string numeric_refusal(const std::string& name) {
+  const std::vector<std::string>& known = numerics();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw Error(fmt::format("numeric '{}' is unknown; accepted: {}", name, fmt::join(known, ", ")));
+  return cpu::numeric_refusal(cpu::parse_numeric(name));
+}
+
+// ggml rounds queries to 8 bits where keys are quantised, and to nothing where they are f16 or f32.
+std::string default_numeric(const Problem& p, DType keys) {
+  if (info(keys).block == 1) return "f32";
+  if (p.nq * p.group() <= cpu::kFewRows) return "int16";
+  return numeric_refusal("bf16").empty() ? "bf16" : "f32";
+}
+
 const char* version() { return "0.1.0"; }
 std::string cpu_target() { return cpu::target(); }
-int hardware_threads() { return std::max(1, omp_get_num_procs()); }
+int hardware_threads() { return processors(); }
 
 }  // namespace regard

@@ -67,7 +67,7 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
 }
 
 const std::vector<std::string>& numerics() {
-  static const std::vector<std::string> names = {"f32", "bf16", "int8"};
+  static const std::vector<std::string> names = {"f32", "bf16", "int8", "int16"};
   return names;
 }
 
@@ -113,6 +113,11 @@ Plan& Plan::norm(Norm n) {
 }
 Plan& Plan::numeric(const std::string& name) {
   for (Branch& b : branches) b.numeric = name;
+  return *this;
+}
+Plan& Plan::order(Order o) {
+  for (Branch& b : branches) b.order = o;
+  lowered = false;
   return *this;
 }
 Plan& Plan::pooled(int block) {

@@ -18,6 +18,7 @@ class Checker {
 
   void check() const {
     source();
+    order();
     cover();
     rule();
     score();
@@ -41,6 +42,35 @@ class Checker {
     if (!b_.score.alibi.empty()) refuse("ALiBi with pooled keys is not defined");
   }
 
+  void permutation(const char* name, const Permutation& o, int64_t n, int64_t kv_heads) const {
+    const bool heads_ok = o.heads == 1 || o.heads == kv_heads || o.heads == p_.heads;
+    if (o.n != n || (o.batch != 1 && o.batch != p_.batch) || !heads_ok ||
+        int64_t(o.token.size()) != o.batch * o.heads * n)
+      refuse(fmt::format("{} order [{},{},{}] of {} tokens; accepted: [1|{},1|{}{},{}]", name,
+                         o.batch, o.heads, o.n, o.token.size(), p_.batch,
+                         kv_heads == p_.heads ? "" : fmt::format("{}|", kv_heads), p_.heads, n));
+    std::vector<bool> seen;
+    for (size_t e = 0; e < o.token.size(); ++e) {
+      if (int64_t(e) % n == 0) seen.assign(size_t(n), false);
+      const int64_t token = o.token[e], place = int64_t(e) % n;
+      if (token >= n)
+        refuse(fmt::format("{} order: token {} at place {}; accepted: below {}", name, token, place,
+                           n));
+      if (seen[size_t(token)])
+        refuse(fmt::format("{} order: token {} twice, again at place {}", name, token, place));
+      seen[size_t(token)] = true;
+    }
+  }
+
+  void order() const {
+    const Order& o = b_.order;
+    if (o.queries) permutation("query", *o.queries, p_.nq, p_.heads);
+    if (o.keys) permutation("key", *o.keys, source_keys(p_, b_), p_.kv_heads);
+    if (!o || b_.cover.kind != CoverKind::band) return;
+    if (b_.source.kind == SourceKind::pooled) refuse("a band under an order needs raw keys");
+    if (!p_.cu_q.empty()) refuse("a band under an order needs one sequence, not packed ones");
+  }
+
   void cover() const {
     const Cover& c = b_.cover;
     const bool wants_list = c.kind == CoverKind::tiles || c.kind == CoverKind::columns;
@@ -61,9 +91,15 @@ class Checker {
       refuse(fmt::format("list batch must be 1 or {}, got {}", p_.batch, l.batch));
     if (l.heads != 1 && l.heads != p_.kv_heads && l.heads != p_.heads)
       refuse(fmt::format("list heads must be 1, {} or {}, got {}", p_.kv_heads, p_.heads, l.heads));
-    if (int64_t(l.start.size()) != l.batch * l.heads * l.rows + 1 || l.start.front() != 0 ||
+    const int64_t rows = l.batch * l.heads * l.rows;
+    if (l.start.empty() || (l.list_of.empty() && l.lists() != rows) || l.start.front() != 0 ||
         l.start.back() != int64_t(l.index.size()))
       refuse("list starts do not frame its indices");
+    if (!l.list_of.empty() && int64_t(l.list_of.size()) != rows)
+      refuse(fmt::format("{} rows share lists, accepted: {}", l.list_of.size(), rows));
+    for (uint32_t id : l.list_of)
+      if (int64_t(id) >= l.lists())
+        refuse(fmt::format("a row reads list {}; accepted: below {}", id, l.lists()));
     for (size_t r = 0; r + 1 < l.start.size(); ++r) list_row(l, r);
   }
 
@@ -155,7 +191,8 @@ void add_tokens(const Problem& p, const Branch& b, const uint64_t* row, std::vec
   }
 }
 
-// Branches under one softmax must not read a token twice. Every row of small problems; 66 rows,
+// Branches of one source under one softmax must not read a token twice; a mean is another key than
+// the tokens it stands for, and some methods read both. Every row of small problems; 66 rows,
 // spread evenly with both ends, where the whole would be more than 2^26 pairs.
 void check_disjoint(const Plan& plan) {
   const Problem& p = plan.problem;
@@ -163,13 +200,22 @@ void check_disjoint(const Plan& plan) {
   const int64_t step = pairs <= int64_t(1) << 26 ? 1 : std::max<int64_t>(1, p.nq / 65);
   std::vector<PairRows> rows;
   for (const Branch& b : plan.branches) rows.emplace_back(p, b);
-  std::vector<uint64_t> seen(size_t((p.nk + 63) / 64));
+  std::vector<size_t> source;  // of each branch: the first branch with the same keys
+  for (const Branch& b : plan.branches)
+    source.push_back(std::find_if(plan.branches.begin(), plan.branches.end(),
+                                  [&](const Branch& a) {
+                                    return a.source.kind == b.source.kind &&
+                                           a.source.block == b.source.block;
+                                  }) -
+                     plan.branches.begin());
+  std::vector<std::vector<uint64_t>> seen(rows.size(),
+                                          std::vector<uint64_t>(size_t((p.nk + 63) / 64)));
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t i = 0; i < p.nq; i = i + step < p.nq || i == p.nq - 1 ? i + step : p.nq - 1) {
-        std::fill(seen.begin(), seen.end(), 0);
+        for (std::vector<uint64_t>& s : seen) std::fill(s.begin(), s.end(), 0);
         for (size_t n = 0; n < rows.size(); ++n)
-          add_tokens(p, plan.branches[n], rows[n].row(b, h, i), &seen, [&](int64_t t) {
+          add_tokens(p, plan.branches[n], rows[n].row(b, h, i), &seen[source[n]], [&](int64_t t) {
             throw Error(fmt::format(
                 "plan: branches under one softmax overlap: query {} of head {} reads key {} twice",
                 i, h, t));
@@ -183,7 +229,7 @@ void check_form(const Plan& plan) {
   const Problem& p = plan.problem;
   p.check();
   const size_t n = plan.branches.size();
-  if (n < 1 || n > 4) throw Error(fmt::format("plan: 1 to 4 branches, got {}", n));
+  if (n < 1 || n > 16) throw Error(fmt::format("plan: 1 to 16 branches, got {}", n));
   if (plan.combine == Combine::only && n != 1)
     throw Error(fmt::format("plan: {} branches need 'same' or 'gated'", n));
   for (size_t i = 0; i < n; ++i) Checker(p, plan.branches[i], i).check();

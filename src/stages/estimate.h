@@ -21,12 +21,40 @@ struct BlockScores {
 
 namespace estimate {
 
+// A random number in [0, 1) a tile, the same for all batch items: random_uniform(seed, head, own,
+// c) with `own` the key tile of the row's first query (select.h, keep::where).
+BlockScores random(const Problem& p, int bq, int bk, int64_t seed);
+
 // XAttention (arXiv 2503.16428, algorithm 1): strided antidiagonal sums, softmax over key groups,
 // summed to tiles of `block` x `block`. Causal where the inputs are.
 BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);
 
-// Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal.
-BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk);
+// Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal. Tiles
+// of keys are of places where an order is given, -inf still by the place.
+BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk,
+                         const Permutation* order = nullptr);
+
+// How alike the vectors of each tile of `block` tokens are: the mean of all cosines inside it,
+// |sum of x / |x||^2 / tokens^2 (SpargeAttn, arXiv 2502.18137). [batch, heads of v, 1, tiles].
+// minus_mean: of x less its mean over all tokens. whole_only: a last, partial tile is NaN.
+BlockScores self_similarity(const Ctx& ctx, const View& v, int block, bool minus_mean,
+                            bool whole_only);
+
+// Softmax over a sample of the pairs, the largest of each tile (Pyramid Sparse Attention, arXiv
+// 2512.04025; Video-BLADE, arXiv 2508.10774). The same offsets in every tile, drawn by counter for
+// each head, for queries and keys apart; past the end the last token stands in. normalised: by the
+// row's sum over the sample; otherwise relative to the row's maximum. A tile none of whose sampled
+// pairs is visible is 0; -inf where no pair is causal.
+struct Sample {
+  int64_t queries = 8, keys = 8, seed = 0;
+  bool normalised = true;
+};
+BlockScores sampled(const Ctx& ctx, const Inputs& x, int bq, int bk, const Sample& how);
+
+// ProxyAttn (arXiv 2509.24745): queries and keys averaged over groups of heads, the first token of
+// every `stride`, causal softmax, the largest of each tile. Heads of a group share their scores.
+// -inf where no pair is causal.
+BlockScores proxy_heads(const Ctx& ctx, const Inputs& x, int block, int stride, int64_t groups);
 
 // Column and diagonal sums of the exact probabilities of the strip's last `last` queries
 // (MInference 1.0, arXiv 2407.02490): vertical[b,h,j] over keys j; slash[b,h,o] over offsets o =
@@ -39,6 +67,49 @@ struct VerticalSlash {
   std::vector<float> slash;     // [batch, heads, offsets]
 };
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
+
+// Attention to means of `width` keys every `stride` keys, gathered to blocks of `block` keys for
+// each single query (NSA, arXiv 2502.11089, equation 9; InfLLM-V2, arXiv 2509.24663). A mean is
+// visible once all its keys are. The softmax over the means is summed over the query heads of a KV
+// head; a block gets the sum of the means that overlap it, each by overlap / stride, or their
+// maximum. [batch, kv_heads, nq, blocks]; 0 where no mean is visible, -inf after the query's own
+// block.
+struct Compression {
+  int64_t width = 32, stride = 16, block = 64;
+  bool maximum = false;
+};
+BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how);
+
+// SeerAttention (arXiv 2410.13276): learned logits of blocks. Queries pooled by their mean, keys by
+// maximum, minimum and mean side by side; each head's linear map; rotated to the position of the
+// block's first token; scaled dot product. q_gate [1,heads,dk,width], k_gate [1,heads,3 dk,width].
+// rope: base of the rotation that q and k carry (undone before pooling, halves paired); 0: none.
+// -inf where no pair is causal.
+BlockScores learned_gate(const Ctx& ctx, const Inputs& x, const Tensor& q_gate,
+                         const Tensor& k_gate, int block, double rope);
+
+// Dynamic mask attention (arXiv 2508.02124): a log-weight a key, a[h] * softplus(v W_dt)[h], v all
+// heads' values side by side; `exponential`: exp of that. f32 [batch, kv_heads, 1, nk], with the
+// model's own key bias added. dt [1,1,kv_heads dv,kv_heads], a: one number a KV head.
+Tensor value_bias(const Ctx& ctx, const Inputs& x, const Tensor& dt, const Tensor& a,
+                  bool exponential);
+
+// The same gate for all rows.
+Tensor constant_gate(const Problem& p, const std::vector<double>& weights);
+
+// FlexPrefill (arXiv 2502.20766): square root of the Jensen-Shannon divergence (natural logarithm)
+// between the probe's column sums by key tile and the softmax of pooled means with the mean of the
+// same last `block` queries. [batch, heads, 1, 1].
+BlockScores divergence(const Ctx& ctx, const Inputs& x, const VerticalSlash& probe, int block);
+
+// Share of the exact probability that a plan's first branch keeps, as a gate f32 [batch, heads, nq,
+// 1]; 1 where a row's logits are no numbers.
+Tensor kept_share(const Ctx& ctx, const Inputs& x, const Plan& plan);
+// A tensor [1|batch, 1|heads, nq, n] as a gate of n branches.
+Tensor per_row(const Problem& p, const Tensor& values);
+
+// The same inputs without the first keys.
+Inputs from_key(const Inputs& x, int64_t first);
 
 // Attention that every tile gets: the sum of exact probabilities over its pairs, with the model's
 // score and norm. A row of the result sums to the queries of the tile row that see any key (less

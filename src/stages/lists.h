@@ -1,12 +1,15 @@
 // Lists of tiles and single keys from what was chosen by token. Layer: stages.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "regard/ctx.h"
 #include "regard/inputs.h"
 #include "regard/plan.h"
 #include "stages/estimate.h"
+#include "stages/select.h"
 
 namespace regard::lists {
 
@@ -32,6 +35,100 @@ struct TilesAndColumns {
 // lower key and the nearer diagonal.
 TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate::VerticalSlash& s,
                                int64_t columns, int64_t diagonals);
+
+// FlexPrefill (arXiv 2502.20766): the tiles of the best key tiles and of the best diagonals of
+// tiles. As many of each as the tokens (columns or offsets) that cover `gamma` of the probe's mass
+// fill, plus one, and at least `least`; the first key tile and the nearest diagonal come first.
+TileBits vertical_slash_tiles(const Problem& p, const estimate::VerticalSlash& s, int block,
+                              double gamma, int64_t least);
+
+// Single keys from one ascending list for each (batch, head, row of `bq` queries).
+IndexList keys_of(const Problem& p, int64_t batch, int64_t heads, int bq,
+                  const std::vector<std::vector<uint32_t>>& keys);
+
+// Keys [begin, end).
+struct Range {
+  int64_t begin, end;
+};
+using Ranges = std::vector<Range>;
+
+// Appends runs of `width` keys that begin at first, first + step, .. below end.
+void every(int64_t first, int64_t width, int64_t step, int64_t end, Ranges* out);
+// Appends the window [at - side, at + side] of every stretch of `size` keys below end, cut to the
+// stretch.
+void in_every(int64_t at, int64_t side, int64_t size, int64_t end, Ranges* out);
+
+// What a query reads, by its position on the keys' axis: appends ranges in any order, which may
+// overlap, be empty or reach past both ends.
+using PositionRule = std::function<void(int64_t head, int64_t position, Ranges* out)>;
+// The same where batch items differ.
+using RowRule = std::function<void(int64_t b, int64_t head, int64_t position, Ranges* out)>;
+
+// Exactly the pairs of a rule, cut to causality where the inputs are causal: tiles of 64 x 64 that
+// every query of the tile row reads whole, and single keys for the rest. `heads` is 1 (shared),
+// kv_heads or heads; the rule's `head` counts those, and `batch` is 1 (shared) or the problem's.
+Plan by_position(const Ctx& ctx, const Inputs& x, int64_t heads, const PositionRule& rule);
+Plan by_row(const Ctx& ctx, const Inputs& x, int64_t batch, int64_t heads, const RowRule& rule);
+
+// The same as one branch of single keys, shared by all heads.
+Plan by_position_singly(const Ctx& ctx, const Inputs& x, const PositionRule& rule);
+
+// HiP's tree search (arXiv 2406.09827), one list for each block of queries; see the body. Causal.
+struct TreeSearch {
+  int64_t mask_k = 512, block_q = 32, block_k = 2, window = 128, sink = 0;
+};
+Plan tree_search(const Ctx& ctx, const Inputs& x, const TreeSearch& how);
+
+// Sequences are cut into pieces by the ascending first positions of the pieces; what lies before
+// the first of them is a piece as well.
+// Positions first, first + size, .. below last, and last.
+std::vector<int64_t> cuts(int64_t first, int64_t size, int64_t last);
+// The piece of [0, n) that holds `position`, or is next to it.
+Range piece(const std::vector<int64_t>& starts, int64_t n, int64_t position);
+
+// Chunks of any tokens: their keys, and which chunk a position is in.
+struct Chunks {
+  std::vector<Ranges> keys;
+  std::vector<int64_t> of;  // [nk]
+};
+// The tokens of a grid [frames, height, width] cut into boxes; the grid must hold all nk tokens.
+// frames 0: a plain sequence.
+Chunks grid_chunks(const Problem& p, std::array<int64_t, 3> grid, std::array<int64_t, 3> box);
+// q . mean key of the chunk, unscaled, less the minimum and over the range of a row, a head, or all
+// (VMoBA, arXiv 2506.23858); -inf where no pair is causal. [batch, heads, nq, chunks].
+BlockScores chunk_gates(const Ctx& ctx, const Inputs& x, const Chunks& chunks,
+                        Selector::Scope scope);
+TileBits own_chunks(const Problem& p, const Chunks& chunks);  // [1, 1, nq, chunks]
+Plan by_chunk(const Ctx& ctx, const Inputs& x, const Chunks& chunks, const TileBits& kept);
+
+// DHSA (arXiv 2510.24606): chunks of queries and of keys are scored by their sums over the root of
+// their lengths. Each query reads its last `local` and first `global` keys, and then the best
+// chunks, key by key in order, until it has top_k keys. Ties go to the lower chunk.
+struct ChunkBudget {
+  std::vector<int64_t> starts;  // of key chunks
+  int64_t query_block = 0;      // 0: queries are cut as keys are
+  int64_t top_k = 1024, local = 0, global = 0;
+  bool shared = false;  // one set for all heads, from averaged queries and keys
+};
+Plan best_chunks(const Ctx& ctx, const Inputs& x, const ChunkBudget& how);
+
+// ChunkLLM (arXiv 2510.02361): each query reads the first chunk, its own, and the top_k completed
+// chunks whose last key, adapted, has the greatest product with the adapted query: that of the last
+// token before the query's chunk (the first of the call, if that lies before), or its own. One set
+// for all heads. q_adapter [1,1,heads dk,width], k_adapter [1,1,kv_heads dk,width].
+struct AdaptedChunks {
+  std::vector<int64_t> starts;
+  int64_t top_k = 16;
+  bool each_query = false;
+};
+Plan adapted_chunks(const Ctx& ctx, const Inputs& x, const Tensor& q_adapter,
+                    const Tensor& k_adapter, const AdaptedChunks& how);
+
+// The `count` keys with the greatest q.k of each query, among those it sees.
+Plan top_keys(const Ctx& ctx, const Inputs& x, int64_t count);
+// The `count` keys with the greatest score among those a query sees; scores f32 [batch, kv_heads,
+// 1, nk].
+Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count);
 
 // Single keys that make the band [-left, right] with its first `sink` keys into Longformer's
 // pattern, as one list a query: tokens of `global` (positions; those below `sink` are global as

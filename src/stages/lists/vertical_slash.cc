@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // MInference's rows and keys a block
 
-struct Range {
-  int64_t begin, end;  // [begin, end), in keys
-};
-
 // What one block of rows reads.
 struct RowKeys {
   std::vector<Range> ranges;     // ascending, disjoint
@@ -105,17 +101,45 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
             bh % p.heads, r, &out.tiles, &single[bh * rows + r]);
     }
   });
-  IndexList& list = out.columns;
-  list.batch = p.batch;
-  list.heads = p.heads;
-  list.rows = rows;
-  list.cols = p.nk;
-  list.bq = int32_t(kBlock);
-  list.bk = 1;
-  list.start.push_back(0);
-  for (const auto& row : single) {
-    list.index.insert(list.index.end(), row.begin(), row.end());
-    list.start.push_back(int64_t(list.index.size()));
+  out.columns = keys_of(p, p.batch, p.heads, int(kBlock), single);
+  return out;
+}
+
+TileBits vertical_slash_tiles(const Problem& p, const estimate::VerticalSlash& s, int block,
+                              double gamma, int64_t least) {
+  need_one_sequence(p, "vertical slash");
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const int64_t length = std::max<int64_t>(1, p.offset + p.nq);
+  // The best tiles of `sums` over `n` tokens, as a set.
+  const auto best = [&](const float* sums, int64_t n) {
+    std::vector<float> tokens(sums, sums + n), tiles(size_t((n + block - 1) / block), 0.0f);
+    std::vector<double> mass(tiles.size(), 0.0);
+    for (int64_t j = 0; j < n; ++j) mass[j / block] += sums[j];
+    std::copy(mass.begin(), mass.end(), tiles.begin());
+    tiles[0] = kInf;
+    std::sort(tokens.begin(), tokens.end(), std::greater<>());
+    double total = 0, sum = 0;
+    for (const float t : tokens) total += t;
+    int64_t count = 0;
+    while (count < n && (count == 0 || sum < gamma * total)) sum += tokens[count++];
+    const int64_t wanted = std::max(gamma > 0 ? count / block + 1 : 1, least);
+    std::vector<char> out(tiles.size(), 0);
+    for (const int64_t t : top_indices(tiles.data(), int64_t(tiles.size()), wanted)) out[t] = 1;
+    return out;
+  };
+  TileBits out(p.batch, p.heads, (p.nq + block - 1) / block, (p.nk + block - 1) / block);
+  for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
+    const auto columns = best(&s.vertical[bh * s.nk], std::min(p.nk, length));
+    const auto slashes = best(&s.slash[bh * s.offsets], length);
+    for (int64_t r = 0; r < out.rows; ++r) {
+      const int64_t first = p.offset + r * block,
+                    last = std::min(first + block, p.offset + p.nq) - 1;
+      for (int64_t own = std::max<int64_t>(0, first) / block; last >= 0 && own <= last / block;
+           ++own)
+        for (int64_t c = 0; c <= std::min(own, out.cols - 1); ++c)
+          if (slashes[own - c] || (c < int64_t(columns.size()) && columns[c]))
+            out.set(bh / p.heads, bh % p.heads, r, c);
+    }
   }
   return out;
 }

@@ -67,6 +67,64 @@ TileBits rows_before(const Problem& p, int bq, int bk, int64_t position) {
       [&](int64_t r) { return p.offset + r * bq < position ? p.nk : int64_t(-1); });
 }
 
+TileBits where(const Problem& p, int bq, int bk, int64_t heads, const TileRule& rule) {
+  const TileBits shape = none(p, bq, bk);
+  const auto tile_of = [bk](int64_t position) {
+    return (position - (bk - 1) * (position < 0)) / bk;
+  };
+  TileBits out(1, heads, shape.rows, shape.cols);
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t r = 0; r < out.rows; ++r) {
+      const int64_t last = tile_of(last_position(p, bq, r));
+      for (int64_t own = tile_of(p.offset + r * bq); own <= last; ++own)
+        for (int64_t c = 0; c < out.cols; ++c)
+          if (rule(h, own, c)) out.set(0, h, r, c);
+    }
+  return out;
+}
+
+TileBits columns_not_above(const Problem& p, int bq, int bk, const BlockScores& values,
+                           double limit) {
+  const TileBits shape = none(p, bq, bk);
+  TileBits out(p.batch, p.heads, shape.rows, shape.cols);
+  for (int64_t b = 0; b < out.batch; ++b)
+    for (int64_t h = 0; h < out.heads; ++h)
+      for (int64_t r = 0; r < out.rows; ++r)
+        for (int64_t c = 0; c < out.cols; ++c)
+          out.set(b, h, r, c, !(values.row(b, h / p.group(), 0)[c] > limit));
+  return out;
+}
+
+TileBits rows_not_above(const Problem& p, int bq, int bk, const BlockScores& values, double limit) {
+  const TileBits shape = none(p, bq, bk);
+  TileBits out(p.batch, p.heads, shape.rows, shape.cols);
+  for (int64_t b = 0; b < out.batch; ++b)
+    for (int64_t h = 0; h < out.heads; ++h)
+      for (int64_t r = 0; r < out.rows; ++r)
+        for (int64_t c = 0; c < out.cols; ++c)
+          out.set(b, h, r, c, !(values.row(b, h, 0)[r] > limit));
+  return out;
+}
+
+TileBits heads_below(const Problem& p, int bq, int bk, const BlockScores& values, double limit) {
+  const TileBits shape = none(p, bq, bk);
+  TileBits out(p.batch, p.heads, shape.rows, shape.cols);
+  for (int64_t b = 0; b < out.batch; ++b)
+    for (int64_t h = 0; h < out.heads; ++h)
+      for (int64_t r = 0; r < out.rows; ++r)
+        for (int64_t c = 0; c < out.cols; ++c) out.set(b, h, r, c, values.row(b, h, 0)[0] < limit);
+  return out;
+}
+
+TileBits moved(const TileBits& bits, int64_t cols, int64_t by) {
+  TileBits out(bits.batch, bits.heads, bits.rows, cols);
+  for (int64_t b = 0; b < out.batch; ++b)
+    for (int64_t h = 0; h < out.heads; ++h)
+      for (int64_t r = 0; r < out.rows; ++r)
+        for (int64_t c = 0; c < bits.cols; ++c) out.set(b, h, r, c + by, bits.get(b, h, r, c));
+  return out;
+}
+
 TileBits given(const Problem& p, int bq, int bk, const Tensor& mask) {
   const TileBits shape = none(p, bq, bk);
   const View& v = mask.view;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/parallel.h"
+#include "stages/matrix.h"
 #include "stages/select.h"
 
 namespace regard {
@@ -130,13 +131,36 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
         at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) {
           is_forced[i] = forced->get(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r, c);
         });
+    Selector own = how;
+    if (how.amounts) own.amount = (*how.amounts)[item];
     const Competition competition(&scores.s[first * scores.cols], together * scores.cols, is_forced,
-                                  how);
+                                  own);
     competition.run([&](int64_t i) {
       at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) { out.set(b, h, r, c); });
     });
   });
   return out;
+}
+
+BlockScores without(BlockScores scores, const TileBits& bits) {
+  for (int64_t b = 0; b < scores.batch; ++b)
+    for (int64_t h = 0; h < scores.heads; ++h)
+      for (int64_t r = 0; r < scores.rows; ++r)
+        for (int64_t c = 0; c < scores.cols; ++c)
+          if (bits.get(bits.batch == 1 ? 0 : b, bits.heads == 1 ? 0 : h, r, c))
+            scores.row(b, h, r)[c] = -kInf;
+  return scores;
+}
+
+BlockScores row_softmax(BlockScores scores) {
+  for (int64_t row = 0; row < scores.batch * scores.heads * scores.rows; ++row) {
+    float* s = &scores.s[row * scores.cols];
+    const float top = matrix::max_of(s, scores.cols);
+    if (top == -kInf) continue;
+    const float sum = matrix::exponentials(s, scores.cols, top);
+    for (int64_t c = 0; c < scores.cols; ++c) s[c] /= sum;
+  }
+  return scores;
 }
 
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {

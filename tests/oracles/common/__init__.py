@@ -51,3 +51,214 @@ def tile_sums(p, side):
 def tokens_of(tiles, bq, bk, q, k):
     """[B,H,rows,cols] of tiles -> [B,H,N,M] of their pairs."""
     return np.repeat(np.repeat(tiles, bq, 2), bk, 3)[:, :, : q.shape[2], : k.shape[2]]
+
+
+def tiles_where(rule, heads, bq, bk, q, k, offset=None):
+    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` with the row's own positions."""
+    n, start = q.shape[2], positions(q, k, offset)[0][0, 0]
+    rows, cols = -(-n // bq), -(-k.shape[2] // bk)
+    owns = [range((start + r * bq) // bk, (start + min((r + 1) * bq, n) - 1) // bk + 1)
+            for r in range(rows)]
+    return np.array([[[[any(rule(h, own, c) for own in owns[r]) for c in range(cols)]
+                       for r in range(rows)] for h in range(heads)]])
+
+
+def spread(tiles, bq, bk, q, k):
+    """tokens_of for tiles of 1 or all batch items, and of 1 head, KV heads or all heads."""
+    tiles = np.repeat(tiles, q.shape[1] // tiles.shape[1], 1)
+    return tokens_of(np.broadcast_to(tiles, q.shape[:1] + tiles.shape[1:]), bq, bk, q, k)
+
+
+def bits(seed, a, b, c):
+    """SplitMix64 of a place: chained over its three coordinates."""
+    def mix(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) % 2**64
+        return x ^ x >> 31
+    x = mix(int(seed))
+    for at in (a, b, c):
+        x = mix((x + int(at)) % 2**64)
+    return x
+
+
+def uniform(seed, a, b, c):
+    """The upper 24 bits of a place, in [0, 1)."""
+    return (bits(seed, a, b, c) >> 40) * 2.0**-24
+
+
+def normals(seed, a, rows, cols):
+    """[rows, cols] standard normal numbers (Box and Muller) of the places (a, row, col)."""
+    u = np.array([[uniform(seed, a, r, n) for n in range(2 * cols)] for r in range(rows)])
+    return np.sqrt(-2 * np.log(1 - u[:, ::2])) * np.cos(2 * np.pi * u[:, 1::2])
+
+
+def logits(q, k):
+    """[B,H,N,M] of q.k / sqrt(d) in float64."""
+    return np.einsum("bhid,bhjd->bhij", np.float64(q), repeat_heads(q, k)) * q.shape[-1] ** -0.5
+
+
+def softmax(s):
+    """Over the last axis; a row of -inf becomes 0."""
+    top = s.max(-1, keepdims=True)
+    p = np.exp(s - np.where(np.isfinite(top), top, 0))
+    return p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
+
+
+def block_means(x, block):
+    """[.., tokens, d] -> [.., blocks, d]; the last block's mean is over the tokens it has."""
+    x = np.float64(x)
+    return np.stack([x[..., i : i + block, :].mean(-2) for i in range(0, x.shape[-2], block)], -2)
+
+
+def pooled_logits(q, k, bq, bk, causal, offset=None):
+    """Products of means, scaled; -inf where no pair is causal."""
+    s = logits(block_means(q, bq), block_means(k, bk))
+    last = last_positions(q, k, bq, offset)[:, None]
+    return np.where((np.arange(s.shape[3]) * bk <= last) | (not causal), s, -np.inf)
+
+
+def last_positions(q, k, bq, offset=None):
+    """Position of the last query of every tile row."""
+    n, start = q.shape[2], positions(q, k, offset)[0][0, 0]
+    return start + np.minimum(np.arange(bq, n + bq, bq), n) - 1
+
+
+def best_first(s):
+    """Indices by descending score, then ascending index; -inf is left out."""
+    order = np.argsort(-s, kind="stable")
+    return order[s[order] > -np.inf]
+
+
+def covering(s, goal, crossing=True, least=0, most=10**9):
+    """Best first until `goal` of the total is reached: the crossing item kept, or not."""
+    order = best_first(s)
+    after = np.cumsum(s[order])
+    before = np.concatenate([[0], after[:-1]])
+    total = s[s > -np.inf].sum()
+    count = int(np.sum(before < goal * total if crossing else after <= goal * total))
+    out = np.zeros(s.shape, bool)
+    out[order[: min(max(count, least), most)]] = True
+    return out
+
+
+def rows_of(s, choose):
+    """choose(b, h, r, scores) for every row of [B,H,R,C]."""
+    out = np.zeros(s.shape, bool)
+    for at in np.ndindex(s.shape[:3]):
+        out[at] = choose(*at, s[at])
+    return out
+
+
+def top(s, count):
+    """The `count` best of a row as a mask."""
+    out = np.zeros(s.shape, bool)
+    out[best_first(s)[: max(int(count), 0)]] = True
+    return out
+
+
+def exact(q, k, causal, offset=None):
+    """Probabilities of exact attention."""
+    return softmax(np.where(visible(q, k, causal, offset), logits(q, k), -np.inf))
+
+
+def sums(p, bq, bk):
+    """Sums over tiles of bq x bk of the last two axes."""
+    p = np.add.reduceat(p, np.arange(0, p.shape[2], bq), 2)
+    return np.add.reduceat(p, np.arange(0, p.shape[3], bk), 3)
+
+
+def drawn(block, count, seed, head, which):
+    """Offsets inside a block, as the sampling methods' records state: a shuffle by counter."""
+    return sorted(sorted(range(block), key=lambda o: bits(seed, head, which, o))[:count])
+
+
+def sampled_scores(q, k, bq, bk, nq, nk, seed, normalised, causal):
+    """Softmax over sampled pairs, the largest of each tile; -inf where no pair is causal."""
+    n, m, start = q.shape[2], k.shape[2], k.shape[2] - q.shape[2]
+    out = pooled_logits(q, k, bq, bk, causal)
+    out = np.where(np.isfinite(out), 0.0, -np.inf)
+    full = logits(q, k)
+    for h in range(q.shape[1]):
+        qs = [min(b + o, n - 1) for b in range(0, n, bq) for o in drawn(bq, nq, seed, h, 0)]
+        ks = [min(b + o, m - 1) for b in range(0, m, bk) for o in drawn(bk, nk, seed, h, 1)]
+        s = full[:, h][:, qs][:, :, ks]
+        seen = (np.array(ks) <= np.array(qs)[:, None] + start) | (not causal)
+        s = np.where(seen, s, -np.inf)
+        p = np.where(seen, np.exp(s - np.where(seen.any(-1), s.max(-1), 0)[..., None]), 0)
+        if normalised:
+            p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
+        p = np.maximum.reduceat(p, np.arange(0, len(qs), min(nq, bq)), 1)
+        p = np.maximum.reduceat(p, np.arange(0, len(ks), min(nk, bk)), 2)
+        out[:, h] = np.maximum(out[:, h], np.where(np.isfinite(out[:, h]), p, -np.inf))
+    return out
+
+
+def attention_of_levels(q, k, v, levels, causal, offset=None):
+    """One softmax over keys and over means of w tokens that weigh ln w more.
+
+    levels: list of (w, mask over the ceil(M / w) means); a mean is visible once all of it is.
+    """
+    ks, vs, masks, weight = [], [], [], []
+    i = positions(q, k, offset)[0]
+    for w, mask in levels:
+        count = np.minimum(np.arange(w, k.shape[2] + w, w), k.shape[2]) - np.arange(
+            0, k.shape[2], w)
+        last = np.arange(0, k.shape[2], w) + count - 1
+        ks.append(block_means(k, w) if w > 1 else np.float64(k))
+        vs.append(block_means(v, w) if w > 1 else np.float64(v))
+        masks.append(mask & ((last <= i) | (not causal)))
+        weight.append(np.log(count))
+    return attention(q, np.concatenate(ks, 2), np.concatenate(vs, 2), np.concatenate(masks, 3),
+                     bias=np.concatenate(weight))
+
+
+def compressed(q, k, width, stride, block, maximum):
+    """Causal attention to overlapping means, summed over a group, gathered to blocks.
+
+    [B, Hk, N, blocks]; a mean is visible once all its keys are; a block takes the means that
+    overlap it, each by overlap / stride, or their maximum. -inf past the query's own block.
+    """
+    n, m, i = q.shape[2], k.shape[2], positions(q, k)[0]
+    begin = np.arange(0, max(m - width + 1, 0), stride)
+    out = np.zeros((q.shape[0], k.shape[1], n, -(-m // block)))
+    if len(begin):
+        mean = np.stack([np.float64(k)[:, :, b : b + width].mean(2) for b in begin], 2)
+        p = softmax(np.where(begin + width - 1 <= i, logits(q, mean), -np.inf))
+        p = p.reshape(q.shape[0], k.shape[1], -1, *p.shape[2:]).sum(2)
+        for c in range(out.shape[3]):
+            over = np.minimum(begin + width, c * block + block) - np.maximum(begin, c * block)
+            if maximum and (over > 0).any():
+                out[..., c] = p[..., over > 0].max(-1)
+            elif not maximum:
+                out[..., c] = p @ (np.maximum(over, 0) / stride)
+    return np.where(np.arange(out.shape[3]) <= i // block, out, -np.inf)
+
+
+def best_blocks(s, count, block, init, local, q, k):
+    """Tokens of the best blocks of every query, first and nearest ones forced and counted."""
+    own, c = positions(q, k)[0] // block, np.arange(s.shape[3])
+    s = np.where((c <= own) & ((c < init) | (own - c <= local)), np.inf, s)
+    forced = (s == np.inf).sum(-1)
+    keep = rows_of(s, lambda b, h, r, row: top(row, max(count, forced[b, h, r])))
+    keep = np.repeat(keep, q.shape[1] // k.shape[1], 1)
+    return tokens_of(keep, 1, block, q, k) & visible(q, k, True)
+
+
+def rotated(x, position, base):
+    """Rotary embedding at `position`, halves paired; base 0: none."""
+    if not base:
+        return x
+    half = x.shape[-1] // 2
+    angle = np.reshape(position, (-1, 1)) * base ** (-2.0 * np.arange(half) / x.shape[-1])
+    a, b = x[..., :half], x[..., half : 2 * half]
+    rest = x[..., 2 * half :]
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle),
+                           b * np.cos(angle) + a * np.sin(angle), rest], -1)
+
+
+def divergence(a, b):
+    """Root of the Jensen-Shannon divergence of two distributions; 0 ln 0 is 0."""
+    kl = [sum(x * np.log(2 * x / (x + y)) for x, y in zip(p, r) if x > 0)
+          for p, r in ((a, b), (b, a))]
+    return np.sqrt(max(sum(kl) / 2, 0))

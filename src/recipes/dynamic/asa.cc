@@ -1,0 +1,78 @@
+#include "recipes/recipe.h"
+
+namespace regard {
+namespace {
+
+struct Params {
+  double energy = 0.95;
+  double least = 0.05;
+  double most = 0.17;
+  int64_t block = 128;
+  int64_t samples = 32;
+  int64_t gap = 30;
+  std::string importance = "paper";
+  std::string cut = "paper";
+  int64_t seed = 0;
+};
+
+Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
+  const int b = int(p.block);
+  const auto scores = estimate::sampled(ctx, x, b, b,
+                                        {.queries = p.samples,
+                                         .keys = p.samples,
+                                         .seed = p.seed,
+                                         .normalised = p.importance == "paper"});
+  const auto share = [&](double s) { return std::max<int64_t>(1, int64_t(s * scores.cols)); };
+  const TileBits kept = select(ctx, scores,
+                               {.amount = p.energy,
+                                .keep_crossing = p.cut == "paper",
+                                .min_count = share(p.least),
+                                .max_count = share(p.most)});
+  const Plan fine = Plan::tiles(x.problem, b, b, kept);
+  if (p.gap == 0) return fine;
+  return Plan::same({fine, Plan::all(x.problem).pooled(int(p.gap))});
+}
+
+}  // namespace
+
+REGARD_DEFINE_RECIPE(asa) {
+  static const Record r = recipe<Params>(
+      {
+          .name = "asa",
+          .title = "Video-BLADE: the best blocks, and everything as means",
+          .family = "dynamic",
+          .paper = "Gu et al., Video-BLADE, 2025, arXiv 2508.10774",
+          .year = 2025,
+          .phase = "any",
+          .summary =
+              "A sample of the pairs says how much each block matters; a query block reads those "
+              "that cover `energy`, between `least` and `most` of all blocks. Beside them it reads "
+              "means of every `gap` tokens of the whole sequence, weighted by their number.",
+          .when = "Video diffusion models distilled with it.",
+          .cost = "Scores: (samples / block)^2 of a QK product; then the kept blocks and n / gap "
+                  "means.",
+          .differs =
+              "cut=code drops the block that crosses `energy`; importance=code skips the softmax's "
+              "normaliser, so that every block holding a row's maximum is equal (ties go to the "
+              "lower "
+              "block). By design kept keys count twice, once in their means. Text rules of the "
+              "CogVideoX version, the curve order and training are not part. Our reading: under "
+              "causality a mean is seen once all its tokens are; draws come from a counter.",
+          .needs = {"single"},
+          .twin = "gap=0,energy=2,most=1",
+          .sweep = {"most", {0.1, 0.17, 0.3, 0.5}},
+      },
+      plan,
+      {param("energy", &Params::energy, 0, 2, "share of the importance to cover"),
+       param("least", &Params::least, 0, 1, "share of the blocks kept at least"),
+       param("most", &Params::most, 0, 1, "share of the blocks kept at most"),
+       param("block", &Params::block, 8, 1024, "tokens a block"),
+       param("samples", &Params::samples, 1, 1024, "tokens sampled in each block"),
+       param("gap", &Params::gap, 0, 65536, "tokens a mean; 0: no means"),
+       param("importance", &Params::importance, {"paper", "code"}, "normalised or not"),
+       param("cut", &Params::cut, {"paper", "code"}, "the block that crosses `energy`"),
+       param("seed", &Params::seed, 0, 1e15, "which sample")});
+  return r;
+}
+
+}  // namespace regard

@@ -1,0 +1,70 @@
+// Factors for finished outputs. See estimate.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/parallel.h"
+#include "plan/pairs.h"
+#include "regard/status.h"
+#include "stages/estimate.h"
+#include "stages/rows.h"
+
+namespace regard::estimate {
+
+Tensor kept_share(const Ctx& ctx, const Inputs& x, const Plan& plan) {
+  const StageTimer timer(ctx, "estimate.kept_share");
+  const Problem& p = x.problem;
+  Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, 1});
+  const ProbabilityRows probabilities(x);
+  constexpr int64_t kRows = 16;
+  const int64_t parts = (p.nq + kRows - 1) / kRows, stride = probabilities.stride();
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
+      const matrix::Packed keys = matrix::pack_keys(x.k, b, kv, ctx.threads);
+      parallel_for(p.group() * parts, ctx.threads, [&](int64_t item, int) {
+        const int64_t h = kv * p.group() + item / parts, first = item % parts * kRows;
+        const int64_t count = std::min(kRows, p.nq - first);
+        std::vector<float> rows(size_t(kRows * stride));
+        probabilities.run(keys, b, h, first, count, rows.data(), stride);
+        PairRows pairs(p, plan.branches.at(0));
+        for (int64_t i = 0; i < count; ++i) {
+          const uint64_t* bits = pairs.row(b, h, first + i);
+          double kept = 0, total = 0;
+          for (int64_t j = 0; j < p.nk; ++j) {
+            total += rows[i * stride + j];
+            if (bits[j >> 6] >> (j & 63) & 1) kept += rows[i * stride + j];
+          }
+          // Where a logit is no number nothing is known of the share: the output stays as it is.
+          const double share = total > 0 ? kept / total : 1;
+          *reinterpret_cast<float*>(out.view.at(b, h, first + i)) = float(share);
+        }
+      });
+    }
+  return out;
+}
+
+Tensor per_row(const Problem& p, const Tensor& values) {
+  const View& v = values.view;
+  if ((v.size[0] != 1 && v.size[0] != p.batch) || (v.size[1] != 1 && v.size[1] != p.heads) ||
+      v.size[2] != p.nq || info(v.dtype).block != 1)
+    throw Error(fmt::format("factors of rows {}; accepted: [1|{},1|{},{},any]", v.shape(), p.batch,
+                            p.heads, p.nq));
+  Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, v.size[3]});
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.nq; ++i)
+        read_row(v, v.size[0] == 1 ? 0 : b, v.size[1] == 1 ? 0 : h, i,
+                 reinterpret_cast<float*>(out.view.at(b, h, i)));
+  return out;
+}
+
+Tensor constant_gate(const Problem& p, const std::vector<double>& weights) {
+  Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, int64_t(weights.size())});
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.nq; ++i) write_row(out.view, b, h, i, weights.data());
+  return out;
+}
+
+}  // namespace regard::estimate

@@ -184,16 +184,16 @@ class Consumer {
     ptx::wait(&m_.k_full[k_.slot], k_.phase);
     wgmma::pin(s);
     wgmma::fence();
-    const wgmma::Matrix a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
-    const wgmma::Matrix b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
+    const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
+    const uint64_t b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i) {
       // 16 elements are 32 bytes of a 128-byte row; descriptors count 16 bytes.
-      const uint64_t keys = b.at((i / 4) * (S::kKeys * 8) + (i % 4) * 2);
+      const uint64_t keys = b + (i / 4) * (S::kKeys * 8) + (i % 4) * 2;
       if constexpr (S::kQRegisters) {
         Qk::template rs<0>(s, &q_registers_[4 * i], keys, i > 0);
       } else {
-        Qk::ss(s, a.at((i / 4) * (S::kRows * 8) + (i % 4) * 2), keys, i > 0);
+        Qk::ss(s, a + (i / 4) * (S::kRows * 8) + (i % 4) * 2, keys, i > 0);
       }
     }
     wgmma::commit();
@@ -204,10 +204,10 @@ class Consumer {
     ptx::wait(&m_.v_full[v_.slot], v_.phase);
     wgmma::pin(o);
     wgmma::fence();
-    const wgmma::Matrix b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
+    const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::template rs<1>(o, &p[4 * i], b.at(i * (16 * 8)), add || i > 0);
+      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
     }
     wgmma::commit();
   }

@@ -31,22 +31,13 @@ __device__ __forceinline__ void pin(float (&d)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// A descriptor; `at` moves it by units of 16 bytes. The address is in the low word alone, so that
-// moving it is one 32-bit addition.
-struct Matrix {
-  uint32_t low, high;
-  __device__ __forceinline__ uint64_t at(uint32_t units) const {
-    uint64_t x;
-    asm("mov.b64 %0, {%1, %2};" : "=l"(x) : "r"(low + units), "r"(high));
-    return x;
-  }
-};
-constexpr uint32_t kHigh = 1u << 30 | 64;  // 128-byte swizzle, 1024 bytes from group to group
-__device__ __forceinline__ Matrix k_major(uint32_t address) {
-  return {1u << 16 | (address & 0x3FFFF) >> 4, kHigh};
+// Adding n to a descriptor moves it by 16 n bytes.
+constexpr uint64_t kSwizzle128 = 1ull << 62 | 64ull << 32;  // 1024 bytes from group to group
+__device__ __forceinline__ uint64_t k_major(uint32_t address) {
+  return kSwizzle128 | 1ull << 16 | (address & 0x3FFFF) >> 4;
 }
-__device__ __forceinline__ Matrix mn_major(uint32_t address, uint32_t chunk) {
-  return {chunk >> 4 << 16 | (address & 0x3FFFF) >> 4, kHigh};
+__device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
+  return kSwizzle128 | static_cast<uint64_t>(chunk >> 4) << 16 | (address & 0x3FFFF) >> 4;
 }
 
 // The operand lists of the instruction, eight accumulators a name.

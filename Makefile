@@ -22,7 +22,7 @@ TEXT  := build/models/debian-reference.txt
 PYTHON := build/venv/bin/python
 # llama.cpp takes minutes: a compiler cache, where there is one, makes a clean clone quick.
 LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_C_COMPILER_LAUNCHER=ccache \
-              -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+              -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -95,7 +95,7 @@ docs: build ## the generated pages, one a method
 	PYTHONPATH=build/python $(PYTHON) tools/gen_method_docs.py --out build/docs/methods
 
 format: ## clang-format on every C++ file
-	git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i
+	git ls-files '*.h' '*.cc' '*.cu' '*.cuh' '*.c' | xargs clang-format -i
 
 clean: ## what was compiled; downloads stay
 	find build -mindepth 1 -maxdepth 1 ! -name venv ! -name deps ! -name models \

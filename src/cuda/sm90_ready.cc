@@ -34,7 +34,7 @@ std::string form_refusal(const Plan& plan, const Tensors& t) {
   if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
   const Problem& p = plan.problem;
   if (p.group() * p.nq <= 16)
-    return "16 or fewer query rows a KV head: cuda_sm80 cuts them over keys";
+    return "left to cuda_sm80, which cuts 16 or fewer query rows a KV head over keys";
   const View& lse = t.out.lse;
   if (lse &&
       (lse.stride[2] != 4 || lse.stride[1] != 4 * p.nq || lse.stride[0] != 4 * p.nq * p.heads))

@@ -286,8 +286,8 @@ std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
   return out;
 }
 
-// The implementation to use. An implementation for the other device refuses, but passing it by is
-// no fallback.
+// The implementation to use. An implementation for the other device refuses, and a faster one may
+// leave work to a later one that is better at it ("left to ..."): passing those by is no fallback.
 const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
                              const RunOptions& options) {
   const std::vector<Choice> list = choices(plan, t, threads, options);
@@ -298,7 +298,8 @@ const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
     const bool counts = options.impl.empty()
                             ? kImplementations[c - list.begin()].device == t.q.device
                             : options.impl == c->name;
-    if (!c->refusal.empty() && counts)
+    const bool left = chosen != list.end() && c->refusal.starts_with("left to ");
+    if (!c->refusal.empty() && counts && !left)
       refusals += (refusals.empty() ? "" : "; ") + c->name + ": " + c->refusal;
   }
   if (chosen == list.end()) throw Error("attend: no implementation can run this: " + refusals);

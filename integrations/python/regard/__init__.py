@@ -4,8 +4,8 @@
     plan = regard.plan(q, k, v, method="vertical_slash")   # look at it, save it, run it
     regard.methods(); regard.describe("xattention")
 
-Tensors are [B, H, N, D] or [H, N, D]: numpy arrays (any strides, unaligned too) or CPU tensors of any
-framework that speaks DLPack. k and v may have fewer heads than q (grouped queries): query head h
+Tensors are [B, H, N, D] or [H, N, D]: numpy arrays (any strides, unaligned too), CPU tensors of any
+framework that speaks DLPack, or torch's CUDA tensors (float16, bfloat16; on torch's own stream). k and v may have fewer heads than q (grouped queries): query head h
 reads KV head h // (H / Hkv). Types: float64, float32, float16, bfloat16. Query i sits at position
 i + Nk - Nq: the last query meets the last key. Nothing is modified and nothing is copied.
 

@@ -11,7 +11,9 @@ struct Tensors {
   // key j of item b is token j % page of pool page pages[b, j / page].
   View k, v;
   Out out;
-  View pages;  // i32 [B, 1, 1, at least ceil(nk / page)], contiguous rows; page is a power of two
+  // i32 [B, 1, 1, at least ceil(nk / page)], contiguous rows; page is a power of two. Read while
+  // running, so that its entries are not checked: they must be pages of the pool.
+  View pages;
 };
 
 }  // namespace regard

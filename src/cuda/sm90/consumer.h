@@ -48,9 +48,9 @@ class Consumer {
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
 
-  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another inside the inner loop,
-  // in one copy of its code. (Straight code that runs once a work misses the instruction cache,
-  // which costs more than its arithmetic.)
+  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another
+  // inside the inner loop, in one copy of its code. (Straight code that runs once a work misses the
+  // instruction cache, which costs more than its arithmetic.)
   __device__ void run() {
     Accumulator o;
     Scores s;
@@ -261,9 +261,9 @@ class Consumer {
 #pragma unroll
       for (int i = 0; i < S::kKeys / 4; ++i) {
         const int column = 8 * (i / 2) + i % 2;
-        const int key = (column < S::kPiece ? step.key[0] + column
-                                            : step.key[1] + column - S::kPiece) +
-                        2 * (lane_ & 3);
+        const int key =
+            (column < S::kPiece ? step.key[0] + column : step.key[1] + column - S::kPiece) +
+            2 * (lane_ & 3);
         float& x = s[4 * (i / 2) + 2 * half + i % 2];
         x *= c_.scale;
         // tanh by exponentials: the approximate instruction has too few bits for a large cap.

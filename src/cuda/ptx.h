@@ -90,8 +90,8 @@ __device__ __forceinline__ void fence_async() {
 __device__ __forceinline__ void store5(const CUtensorMap* map, uint32_t from, int c0, int c1,
                                        int c2, int c3, int c4) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];" ::"l"(
-          map),
+      "cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];" ::
+          "l"(map),
       "r"(from), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
       : "memory");
 }

@@ -19,8 +19,8 @@ struct Shape {
   static constexpr int kKvStages = kKvStages_;
   static constexpr int kQStages = kQStages_;  // 2: the next rows' first QK overlaps the last PV
   static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
-  static constexpr bool kStaged = kStaged_;  // rows leave through shared memory
-  static constexpr bool kHooks = kHooks_;     // soft-cap and ALiBi
+  static constexpr bool kStaged = kStaged_;          // rows leave through shared memory
+  static constexpr bool kHooks = kHooks_;            // soft-cap and ALiBi
 
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
@@ -50,20 +50,17 @@ struct Call {
   const float* sink_logit;
   int32_t* counter;  // next work to hand out; null: works are dealt by block number
   int32_t nq, nk, dv, pack;
-  int32_t heads;     // packed heads: query heads >> pack
-  int32_t sharing;   // packed heads that share a KV head
-  int32_t tiles;     // tiles of kRows packed rows a head
-  int32_t works;     // tiles * packed heads * batch (or sequences)
-  int32_t section;   // (batch, head) pairs whose K and V should stay in L2 together
+  int32_t heads;    // packed heads: query heads >> pack
+  int32_t sharing;  // packed heads that share a KV head
+  int32_t tiles;    // tiles of kRows packed rows a head
+  int32_t works;    // tiles * packed heads * batch (or sequences)
+  int32_t section;  // (batch, head) pairs whose K and V should stay in L2 together
   // Key j is read by query i when j < nk, j < i + right and (j >= i + left or j < sink).
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;
   int32_t float_out;
   float scale_log2;  // scale * log2(e); with hooks: 1
   float scale, softcap;
-#ifdef EXPERIMENT
-  int rotate;
-#endif
 };
 
 // What the producer tells the consumers about a tile of rows.

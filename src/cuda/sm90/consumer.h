@@ -7,27 +7,15 @@
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
+#include "cuda/sm90/rows.h"
 #include "cuda/sm90/wgmma.h"
 
 namespace regard::cuda::sm90 {
 
-__device__ __forceinline__ uint32_t pack(float a, float b, __nv_bfloat16) {
-  const __nv_bfloat162 x = __floats2bfloat162_rn(a, b);
-  return reinterpret_cast<const uint32_t&>(x);
-}
-__device__ __forceinline__ uint32_t pack(float a, float b, __half) {
-  const __half2 x = __floats2half2_rn(a, b);
-  return reinterpret_cast<const uint32_t&>(x);
-}
 __device__ __forceinline__ float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
-
 template <class S>
 class Consumer {
  public:
@@ -43,14 +31,18 @@ class Consumer {
   };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
-      : c_(c), m_(m), group_(__shfl_sync(~0u, threadIdx.x / 128, 0) - 1), lane_(threadIdx.x & 31) {
-    row_ = group_ * 64 + (threadIdx.x % 128) / 32 * 16 + lane_ / 4;
+      : c_(c),
+        m_(m),
+        group_(__shfl_sync(~0u, threadIdx.x / 128, 0) - 1),
+        lane_(threadIdx.x & 31),
+        row_(group_ * 64 + (threadIdx.x % 128) / 32 * 16 + lane_ / 4),
+        rows_(c, m, group_, lane_, row_) {
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
 
-  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another inside the inner loop,
-  // in one copy of its code. (Straight code that runs once a work misses the instruction cache,
-  // which costs more than its arithmetic.)
+  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another
+  // inside the inner loop, in one copy of its code. (Straight code that runs once a work misses the
+  // instruction cache, which costs more than its arithmetic.)
   __device__ void run() {
     Accumulator o;
     Scores s;
@@ -94,7 +86,7 @@ class Consumer {
         if (last) {
           wgmma::wait<0>();
           wgmma::pin(o);
-          store(o, before, m_.work[slot]);
+          rows_.store(o, before.max, before.sum, m_.work[slot]);
           slot = work_slot_;
         } else if (moved) {
           wgmma::wait<0>();
@@ -111,7 +103,7 @@ class Consumer {
       wgmma::wait<0>();
       wgmma::pin(o);
       give_back_v();
-      store(o, now, m_.work[slot]);
+      rows_.store(o, now.max, now.sum, m_.work[slot]);
       if constexpr (!kStream) more = next_work();
     }
   }
@@ -146,7 +138,7 @@ class Consumer {
         }
         return true;
       }
-      store_empty(m_.work[work_slot_]);
+      rows_.store_empty(m_.work[work_slot_]);
       give_back_q();
     }
   }
@@ -261,9 +253,9 @@ class Consumer {
 #pragma unroll
       for (int i = 0; i < S::kKeys / 4; ++i) {
         const int column = 8 * (i / 2) + i % 2;
-        const int key = (column < S::kPiece ? step.key[0] + column
-                                            : step.key[1] + column - S::kPiece) +
-                        2 * (lane_ & 3);
+        const int key =
+            (column < S::kPiece ? step.key[0] + column : step.key[1] + column - S::kPiece) +
+            2 * (lane_ & 3);
         float& x = s[4 * (i / 2) + 2 * half + i % 2];
         x *= c_.scale;
         // tanh by exponentials: the approximate instruction has too few bits for a large cap.
@@ -352,154 +344,11 @@ class Consumer {
     for (int i = 0; i < S::kKeys / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1], T());
   }
 
-  // Divides, adds the sink's logit, writes lse and the rows.
-  __device__ __forceinline__ void store(Accumulator& o, const Stats& stats, const Work& w) {
-    constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-    float factor[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = w.row + row_ + 8 * half;
-      const bool inside = row < w.rows;
-      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      float sum = quad_sum(stats.sum[half]);
-      float top = stats.max[half] * c_.scale_log2;
-      factor[half] = 1;
-      if (c_.sink_logit && inside) {
-        const float sink = c_.sink_logit[head] * kLog2e, to = fmaxf(top, sink);
-        factor[half] = ptx::exp2(top - to);
-        sum = sum * factor[half] + ptx::exp2(sink - to);
-        top = to;
-      }
-      factor[half] = sum == 0 ? 0.f : __fdividef(factor[half], sum);
-      if (c_.lse && inside && (lane_ & 3) == 0) {
-        *lse_at(w, row, head) = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
-      }
-    }
-    if constexpr (S::kStaged) {
-      if (!c_.float_out && !c_.cu_q) {
-        store_staged(o, factor, w);
-        return;
-      }
-    }
-    store_direct(o, factor, w);
-  }
-
-  __device__ __forceinline__ float* lse_at(const Work& w, int row, int head) const {
-    const int64_t line = int64_t{c_.cu_q ? 0 : w.batch} * (c_.heads << c_.pack) + head;
-    return c_.lse + line * c_.lse_head + w.q0 + (row >> c_.pack);
-  }
-
-  // Through shared memory by the copy engine, each warp its own 16 rows.
-  __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
-                                               const Work& w) {
-    const int warp = group_ * 4 + threadIdx.x % 128 / 32;
-    const uint32_t to = ptx::shared(m_.out[warp]);
-    const int row = lane_ & 15;
-    if (lane_ == 0) ptx::wait_stores();
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < S::kD / 16; ++i) {
-      uint32_t x[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        x[j] = pack(o[8 * i + 2 * j] * factor[j % 2], o[8 * i + 2 * j + 1] * factor[j % 2], T());
-      }
-      const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
-      ptx::store_matrices(to + i / 4 * 2048 + row * 128 + word * 16, x);
-    }
-    ptx::fence_async();
-    __syncwarp();
-    if (lane_ == 0) {
-#pragma unroll
-      for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
-        ptx::store5(&c_.o, to + chunk * 2048, chunk * 64, 0, (w.row + warp * 16) >> c_.pack, w.head,
-                    w.batch);
-      }
-      ptx::commit_stores();
-    }
-  }
-
-  // Straight from the registers: f32, packed sequences, no shared memory to spare.
-  __device__ __forceinline__ void store_direct(const Accumulator& o, const float (&factor)[2],
-                                               const Work& w) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = w.row + row_ + 8 * half;
-      const bool inside = row < w.rows;
-      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      const int64_t at = (c_.cu_q ? 0 : w.batch) * c_.out_batch + head * c_.out_head +
-                         (w.q0 + (row >> c_.pack)) * c_.out_row;
-      if (c_.float_out) {
-        float* to = static_cast<float*>(c_.out) + at;
-#pragma unroll
-        for (int g = 0; g < S::kD / 8; ++g) {
-          const int column = 8 * g + 2 * (lane_ & 3);
-          if (inside && column < c_.dv) {
-            *reinterpret_cast<float2*>(to + column) = make_float2(
-                o[4 * g + 2 * half] * factor[half], o[4 * g + 2 * half + 1] * factor[half]);
-          }
-        }
-      } else {
-        T* to = static_cast<T*>(c_.out) + at;
-#pragma unroll
-        for (int g = 0; g < S::kD / 32; ++g) {
-          uint32_t x[4];
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor[half],
-                        o[16 * g + 4 * i + 2 * half + 1] * factor[half], T());
-          }
-          transpose(x);
-          const int column = 32 * g + 8 * (lane_ & 3);
-          if (inside && column < c_.dv) {
-            *reinterpret_cast<uint4*>(to + column) = make_uint4(x[0], x[1], x[2], x[3]);
-          }
-        }
-      }
-    }
-  }
-
-  // 4 x 4 words across the four lanes of a row: lane i ends with word i of each.
-  __device__ __forceinline__ void transpose(uint32_t (&x)[4]) {
-#pragma unroll
-    for (int bit = 1; bit <= 2; bit *= 2) {
-      const bool upper = lane_ & bit;
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int low = bit == 1 ? 2 * j : j, high = low + bit;
-        const uint32_t got = __shfl_xor_sync(~0u, upper ? x[low] : x[high], bit);
-        x[low] = upper ? got : x[low];
-        x[high] = upper ? x[high] : got;
-      }
-    }
-  }
-
-  // Rows without keys: zeros, lse -inf.
-  __device__ __forceinline__ void store_empty(const Work& w) {
-    const int batch = c_.cu_q ? 0 : w.batch, size = c_.float_out ? 4 : 2;
-#pragma unroll 1
-    for (int i = 0; i < 16; ++i) {
-      const int row = w.row + row_ - lane_ / 4 + i;
-      if (row >= w.rows) break;
-      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      const int q = w.q0 + (row >> c_.pack);
-      char* to = static_cast<char*>(c_.out) +
-                 (batch * c_.out_batch + head * c_.out_head + q * c_.out_row) * size;
-#pragma unroll 1
-      for (int at = 16 * lane_; at < c_.dv * size; at += 16 * 32) {
-        *reinterpret_cast<uint4*>(to + at) = make_uint4(0, 0, 0, 0);
-      }
-      const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
-      if (c_.lse && lane_ == 0) {
-        *lse_at(w, row, head) = sink;
-      }
-    }
-  }
-
   const Call& c_;
   Storage<S>& m_;
   const int group_, lane_;
-  int row_;  // of the tile: this thread's first row
+  const int row_;  // of the tile: this thread's first row
+  Rows<S> rows_;
   Ring<S::kQStages> q_;
   Ring<S::kKvStages> k_, v_;
   uint32_t q_registers_[S::kQRegisters ? S::kD / 4 : 1];

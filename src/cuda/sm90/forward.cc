@@ -21,8 +21,8 @@ const int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
 
 namespace {
 
-constexpr int kFar = 1 << 30;   // no limit
-constexpr int kMost = 1 << 28;  // rows and offsets: sums of two and kFar stay below 2^31
+constexpr int kFar = 1 << 30;          // no limit
+constexpr int kMost = 1 << 28;         // rows and offsets: sums of two and kFar stay below 2^31
 constexpr int64_t kCached = 24 << 20;  // bytes of K and V kept in flight in L2 (50 MB)
 
 // Heads of a group that take turns as rows of a tile, as a power of two: the fewest that fill
@@ -64,16 +64,16 @@ const Instance* choose(const Params& p) {
   return best;
 }
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
-                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
+                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                            CUtensorMapFloatOOBfill);
 Encode encoder() {
   static const Encode f = [] {
     void* p = nullptr;
     cudaDriverEntryPointQueryResult found;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000,
-                                           cudaEnableDefault, &found),
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault,
+                                           &found),
           "cuTensorMapEncodeTiled");
     return reinterpret_cast<Encode>(p);
   }();
@@ -102,9 +102,7 @@ void describe(CUtensorMap* map, Type type, void* data, int rank, const int64_t* 
   }
 }
 
-int32_t limit(int64_t x) {
-  return static_cast<int32_t>(std::clamp<int64_t>(x, -kMost, kMost));
-}
+int32_t limit(int64_t x) { return static_cast<int32_t>(std::clamp<int64_t>(x, -kMost, kMost)); }
 
 std::string shape(const Params& p) {
   return "b" + std::to_string(p.batch) + " h" + std::to_string(p.heads) + ":" +
@@ -137,7 +135,8 @@ std::string refusal(const Params& p) {
       !aligned(p.v, 2, p.kv_heads, p.batch) || !aligned(p.out, out_size, p.heads, p.batch)) {
     return no("pointers and strides must be multiples of 16 bytes");
   }
-  if (p.cu_q && (p.batch != 1 || !p.cu_k)) return no("packed sequences take batch 1, cu_q and cu_k");
+  if (p.cu_q && (p.batch != 1 || !p.cu_k))
+    return no("packed sequences take batch 1, cu_q and cu_k");
   if (p.start && p.cu_q) return no("tiles of packed sequences are not accepted");
   if (p.start && !choose(p)) {
     return no("tiles of " + std::to_string(p.bq) + " x " + std::to_string(p.bk) +
@@ -196,10 +195,6 @@ void forward(const Params& p, cudaStream_t stream) {
   const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
   const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
   c.section = static_cast<int32_t>(std::min<int64_t>(pairs, heads_cached * c.sharing));
-#ifdef EXPERIMENT
-  if (const char* e = getenv("SECTION")) c.section = std::min(pairs, std::max(1, atoi(e)));
-  if (const char* e = getenv("ROTATE")) c.rotate = atoi(e);
-#endif
   c.offset = limit(p.offset);
   c.right = p.right < 0 ? kFar : limit(std::min<int64_t>(p.right, kMost) + 1);
   c.left = p.left < 0 ? -kFar : limit(-p.left);

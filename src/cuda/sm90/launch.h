@@ -16,13 +16,13 @@ inline void check(cudaError_t e, const char* what) {
 }
 
 struct Instance {
-  int type;     // Type::bf16 or f16
-  int d;        // head size, padded
-  int rows;     // query rows a block
-  int keys;     // keys a step
-  int piece;    // consecutive keys a copy
-  bool hooks;   // soft-cap, ALiBi
-  int blocks;   // resident a multiprocessor
+  int type;    // Type::bf16 or f16
+  int d;       // head size, padded
+  int rows;    // query rows a block
+  int keys;    // keys a step
+  int piece;   // consecutive keys a copy
+  bool hooks;  // soft-cap, ALiBi
+  int blocks;  // resident a multiprocessor
   const char* name;
   void (*launch)(const Call&, int blocks, cudaStream_t);
 };

@@ -49,9 +49,9 @@ struct Params {
   int64_t list_batch = 1, list_heads = 1, list_rows = 0;
   int32_t bq = 0, bk = 0;  // multiples of 64
 
-  float softcap = 0;                   // 0: off
-  const float* alibi = nullptr;        // [heads] on the device: adds -slope |i + offset - j|
-  const float* sink_logit = nullptr;   // [heads] on the device: one more logit per row, no value
+  float softcap = 0;                  // 0: off
+  const float* alibi = nullptr;       // [heads] on the device: adds -slope |i + offset - j|
+  const float* sink_logit = nullptr;  // [heads] on the device: one more logit per row, no value
 
   const char* force = nullptr;  // the name of one instance (instances.def); null: the fastest
 

@@ -34,9 +34,6 @@ class Steps {
       sinks_ = (min(c.sink, most) + S::kKeys - 1) / S::kKeys;
       begin_ = max(sinks_, min(least / S::kKeys, end_));
       count = end_ - begin_ + sinks_;
-#ifdef EXPERIMENT
-      rot_ = c.rotate ? static_cast<int>((blockIdx.x * static_cast<int64_t>(count)) / gridDim.x) / c.rotate % max(1, count) : 0;
-#endif
     }
   }
   // Called for t = 0, 1, ... by the whole warp.
@@ -54,7 +51,8 @@ class Steps {
         }
         const uint32_t tile = __shfl_sync(~0u, fetched_, entry & 31);
         const int inside = p % pieces_an_entry_;
-        const int key = (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
+        const int key =
+            (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
         const bool missing = p >= entries_ * pieces_an_entry_;
         s.key[i] = missing ? kNoKey : key;
         s.mask |= (tile >> 31) * 3 | (key + S::kPiece > nk_) | missing;
@@ -62,13 +60,7 @@ class Steps {
       if (kPieces == 1) s.key[1] = s.key[0];
     } else {
       const int window = end_ - begin_;
-      int tile = sinks_ - 1 - (t - window);
-      if (t < window) {
-        tile = end_ - 1 - t;
-#ifdef EXPERIMENT
-        if (rot_) { int r = t + rot_; if (r >= window) r -= window; tile = end_ - 1 - r; }
-#endif
-      }
+      const int tile = t < window ? end_ - 1 - t : sinks_ - 1 - (t - window);
       const int key = tile * S::kKeys;
       s.key[0] = key;
       s.key[1] = key + (kPieces == 2 ? S::kPiece : 0);
@@ -88,9 +80,6 @@ class Steps {
     return e < entries_ ? list_[entries_ - 1 - e] : 0;
   }
   int lane_;
-#ifdef EXPERIMENT
-  int rot_ = 0;
-#endif
   int high_, low_;
   int sink_, nk_;
   const uint32_t* list_ = nullptr;

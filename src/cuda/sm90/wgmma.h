@@ -1,4 +1,5 @@
-// wgmma: D[64, n] (+)= A[64, 16] B[16, n], f32 accumulators in registers. Layer: cuda (device code).
+// wgmma: D[64, n] (+)= A[64, 16] B[16, n], f32 accumulators in registers. Layer: cuda (device
+// code).
 //
 // Operands in shared memory are described by 64-bit descriptors of tiles whose rows are 128 bytes
 // (64 elements) in the 128-byte swizzle that the tensor copies write:
@@ -57,25 +58,50 @@ __device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
 #define REGARD_D13 "%104, %105, %106, %107, %108, %109, %110, %111"
 #define REGARD_D14 "%112, %113, %114, %115, %116, %117, %118, %119"
 #define REGARD_D15 "%120, %121, %122, %123, %124, %125, %126, %127"
-#define REGARD_F8(i)                                                                \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]),          \
-      "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define REGARD_F8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
 #define REGARD_D_N64 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3
 #define REGARD_F_N64 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24)
 #define REGARD_D_N80 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4
 #define REGARD_F_N80 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32)
-#define REGARD_D_N96 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5
-#define REGARD_F_N96 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40)
-#define REGARD_D_N128 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7
-#define REGARD_F_N128 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56)
-#define REGARD_D_N160 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9
-#define REGARD_F_N160 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72)
-#define REGARD_D_N176 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10
-#define REGARD_F_N176 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80)
-#define REGARD_D_N192 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 ", " REGARD_D11
-#define REGARD_F_N192 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80), REGARD_F8(88)
-#define REGARD_D_N256 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 ", " REGARD_D11 ", " REGARD_D12 ", " REGARD_D13 ", " REGARD_D14 ", " REGARD_D15
-#define REGARD_F_N256 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80), REGARD_F8(88), REGARD_F8(96), REGARD_F8(104), REGARD_F8(112), REGARD_F8(120)
+#define REGARD_D_N96 \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5
+#define REGARD_F_N96 \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40)
+#define REGARD_D_N128                                                                  \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
+            ", " REGARD_D6 ", " REGARD_D7
+#define REGARD_F_N128                                                                     \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
+      REGARD_F8(48), REGARD_F8(56)
+#define REGARD_D_N160                                                                  \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
+            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9
+#define REGARD_F_N160                                                                     \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
+      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72)
+#define REGARD_D_N176                                                                  \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
+            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10
+#define REGARD_F_N176                                                                     \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
+      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80)
+#define REGARD_D_N192                                                                   \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5  \
+            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 \
+            ", " REGARD_D11
+#define REGARD_F_N192                                                                     \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
+      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80), REGARD_F8(88)
+#define REGARD_D_N256                                                                   \
+  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5  \
+            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 \
+            ", " REGARD_D11 ", " REGARD_D12 ", " REGARD_D13 ", " REGARD_D14 ", " REGARD_D15
+#define REGARD_F_N256                                                                           \
+  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40),       \
+      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80), REGARD_F8(88), \
+      REGARD_F8(96), REGARD_F8(104), REGARD_F8(112), REGARD_F8(120)
 
 template <class T, int kN>
 struct Mma;
@@ -98,8 +124,8 @@ struct Mma;
                                               bool add) {                                       \
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #A5                                   \
                    ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
-                   " {" REGARD_D_N##N "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #A4       \
-                   ", p, 1, 1, %" #A6 ";\n}\n"                                                       \
+                   " {" REGARD_D_N##N "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #A4      \
+                                      ", p, 1, 1, %" #A6 ";\n}\n"                               \
                    : REGARD_F_N##N                                                              \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                        \
                      "r"(static_cast<int>(add)), "n"(kMn));                                     \

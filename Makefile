@@ -1,12 +1,19 @@
 # The two commands a newcomer needs: make demo, make test. Everything is made inside build/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test build models test-ggml test-asan docs format clean distclean \
+.PHONY: help demo frontier test build models test-ggml test-asan test-tsan bench bench-gate \
+        update-bench-gate bench-llama update-instructions docs format clean distclean \
         bootstrap configure test-tools
 
 JOBS  ?= $(shell nproc)
 # Your own llama.cpp checkout instead of the pinned sources, such as make demo LLAMA=~/llama.cpp
 LLAMA ?=
+# make frontier: lengths, minutes a run, and folders of other models' frontiers for the atlas
+LENGTHS ?= 2k,4k,8k
+BUDGET ?=
+FRONTIERS ?=
+# Whom `make bench` times beside Regard and ggml; torch downloads 2.7 GB.
+PEERS ?= openvino
 # Anything else for CMake, such as CMAKE_FLAGS=-DREGARD_CUDA=ON
 CMAKE_FLAGS ?=
 
@@ -19,13 +26,21 @@ LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_C_COMPILER_LAUNCHER=ccache \
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	  awk -F':[^#]*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	  awk -F':[^#]*## ' '{printf "make %-19s %s\n", $$1, $$2}'
 
 demo: configure ## fetch, build, and run three sparse methods in a real model over a long document
 	ninja -C build -j $(JOBS) regard_cli ggml-regard regard_python
 	build/bin/regard run $(MODEL) $(TEXT) --method a_shape:n_local=2048 \
 	  --method vertical_slash:vertical_size=500,slash_size=700 --method xattention \
 	  --report build/demo.html --json build/demo.json
+
+frontier: configure ## every method on the model at 2K to 8K tokens (hours; goes on after a stop), and docs/atlas.md
+	ninja -C build -j $(JOBS) regard_cli ggml-regard
+	test -e build/profile.json || build/bin/regard search $(MODEL) $(TEXT) --ctx 8192 \
+	  --bound 0.1 --out build/profile.json
+	build/bin/regard frontier $(MODEL) $(TEXT) --lengths $(LENGTHS) --profile build/profile.json \
+	  --out build/frontier $(if $(BUDGET),--budget $(BUDGET))
+	$(PYTHON) tools/gen_atlas.py --out docs/atlas.md build/frontier $(FRONTIERS)
 
 test: build test-tools ## build what is missing and run every test
 	tools/bootstrap.sh test-packages
@@ -46,6 +61,35 @@ test-asan: bootstrap ## the unit tests under the address and undefined-behaviour
 	  -DREGARD_GGML=OFF -DREGARD_PYTHON=OFF -DREGARD_CLI=OFF $(LAUNCHER) $(CMAKE_FLAGS)
 	ninja -C build/asan -j $(JOBS)
 	ctest --test-dir build/asan --output-on-failure --no-tests=error
+
+test-tsan: bootstrap ## the unit tests under the thread sanitizer
+	cmake -G Ninja -B build/tsan -S . -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DREGARD_SANITIZE_THREAD=ON -DREGARD_GGML=OFF -DREGARD_PYTHON=OFF -DREGARD_CLI=OFF \
+	  $(LAUNCHER) $(CMAKE_FLAGS)
+	ninja -C build/tsan -j $(JOBS)
+	ctest --test-dir build/tsan --output-on-failure --no-tests=error
+
+bench: configure ## kernels against the machine's peaks, ggml and OpenVINO: 10 minutes
+	ninja -C build -j $(JOBS) regard_cli
+	PEERS="$(PEERS)" tools/bootstrap.sh peers
+	build/bin/regard bench --group all $(PEERS:%=--peers %) --json build/bench.json \
+	  --svg build/bench.svg
+
+bench-gate: configure ## fails if a kernel's ratios got worse than bench/gates by more than noise
+	ninja -C build -j $(JOBS) regard_cli
+	$(PYTHON) bench/gate.py build/bin/regard
+
+update-bench-gate: configure
+	ninja -C build -j $(JOBS) regard_cli
+	$(PYTHON) bench/gate.py build/bin/regard --update
+
+bench-llama: configure test-tools ## llama.cpp's own benchmarks with and without the plug-in
+	ninja -C build -j $(JOBS) ggml-regard
+	$(PYTHON) bench/llama.py build/bin $(MODEL) --out build/bench-llama.md
+
+update-instructions: build ## the record of instructions a pair (tests/instructions)
+	tools/bootstrap.sh test-packages
+	$(PYTHON) tests/instructions/instructions.py build/bin/one_call --update
 
 docs: build ## the generated pages, one a method
 	PYTHONPATH=build/python $(PYTHON) tools/gen_method_docs.py --out build/docs/methods

@@ -1,6 +1,8 @@
 // Random problems, tensors and plans for property tests.
 #pragma once
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -66,6 +68,46 @@ inline std::shared_ptr<BitMask> random_mask(Rng& g, const Problem& p, int64_t ke
     for (int64_t j = 0; j < keys; ++j)
       if (coin(g, 0.8)) m->words[size_t(row * m->words_per_row() + j / 64)] |= 1ull << (j % 64);
   return m;
+}
+
+inline std::shared_ptr<const Permutation> random_permutation(Rng& g, int64_t batch, int64_t heads,
+                                                             int64_t n) {
+  auto o = std::make_shared<Permutation>();
+  o->batch = batch, o->heads = heads, o->n = n;
+  o->token.resize(size_t(batch * heads * n));
+  for (int64_t row = 0; row < batch * heads; ++row) {
+    const auto first = o->token.begin() + row * n;
+    std::iota(first, first + n, 0u);
+    std::shuffle(first, first + n, g);
+  }
+  return o;
+}
+
+// Permutes the axes of a plan of one branch, queries, keys or both.
+inline void random_order(Rng& g, Plan* plan) {
+  const Problem& p = plan->problem;
+  const int64_t heads[] = {1, p.kv_heads, p.heads};
+  Order o;
+  if (coin(g, 0.7))
+    o.queries = random_permutation(g, coin(g) ? 1 : p.batch, coin(g) ? 1 : p.heads, p.nq);
+  if (coin(g, 0.7))
+    o.keys = random_permutation(g, coin(g) ? 1 : p.batch, heads[pick(g, 0, 2)],
+                                source_keys(p, plan->branches[0]));
+  if (plan->branches[0].source.kind == SourceKind::pooled &&
+      plan->branches[0].cover.kind == CoverKind::band)
+    return;
+  plan->order(o);
+}
+
+// Lets tile rows with random partners read one list (the partner's).
+inline void random_sharing(Rng& g, Plan* plan) {
+  const IndexList* l = plan->branches[0].cover.list.get();
+  if (!l || l->lists() == 0) return;
+  auto shared = std::make_shared<IndexList>(*l);
+  for (int64_t n = 0; n < l->lists(); ++n)
+    shared->list_of.push_back(uint32_t(pick(g, 0, l->lists() - 1)));
+  plan->branches[0].cover.list = shared;
+  plan->lowered = false;
 }
 
 // A plan of one branch with any cover, rule and source; scores and norms are left plain.

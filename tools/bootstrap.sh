@@ -3,7 +3,7 @@
 # but Debian's own packages. What is there already is left alone, so a second run ends at once.
 #
 #   tools/bootstrap.sh [PART...]
-# Parts: packages python llama model document (the default), test-packages, gemma.
+# Parts: packages python llama model document (the default), test-packages, gemma, peers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ debian_packages=(
   libhwy-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev
   python3 python3-dev python3-venv debian-reference-en
 )
-test_packages=(clang-format chromium) # chromium opens the report
+test_packages=(clang-format chromium valgrind) # chromium opens the report, valgrind counts instructions
 smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
 smollm2_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 gemma=gemma-3-270m-q4_k_m.gguf
@@ -131,6 +131,26 @@ PY
   keep_model "$work/$gemma" $gemma_sha256
 }
 
+# Other libraries for `regard bench`, those named in $PEERS, in an environment of their own. One that
+# cannot be had is said to be absent; the benchmark runs without it.
+peers() {
+  local dir=build/venv-peers peer python=/usr/bin/python3
+  [[ -x $python ]] || python=python3
+  for peer in ${PEERS-openvino}; do
+    local list=bench/peers/$peer.txt
+    [[ -f $list ]] || fail "no peer '$peer'; accepted: openvino torch"
+    [[ $(cat "$dir/.made-from-$peer" 2>/dev/null) == "$(sha256_of "$list")" ]] && continue
+    step "peer $peer in $dir"
+    [[ -x $dir/bin/python ]] || "$python" -m venv $dir
+    if $dir/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+      --no-deps --only-binary :all: -r "$list"; then
+      sha256_of "$list" >"$dir/.made-from-$peer"
+    else
+      step "peer $peer is absent: pip cannot install it here"
+    fi
+  done
+}
+
 document() {
   local text=build/models/debian-reference.txt
   local source=/usr/share/debian-reference/debian-reference.en.txt.gz
@@ -152,8 +172,9 @@ trap '[[ -z $work ]] || rm -rf "$work"' EXIT
 (($#)) || set -- packages python llama model document
 for part; do
   case $part in
-    packages | python | llama | model | document | test-packages | gemma) "$part" ;;
-    *) fail "unknown part '$part'; accepted: packages python llama model document test-packages gemma" ;;
+    packages | python | llama | model | document | test-packages | gemma | peers) "$part" ;;
+    *) fail "unknown part '$part'; accepted: packages python llama model document test-packages" \
+      "gemma peers" ;;
   esac
   [[ -z $work ]] || { rm -rf "$work"; work=; }
 done

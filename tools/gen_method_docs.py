@@ -43,6 +43,10 @@ def parameters(record):
     for p in record["params"]:
         cells = f"`{p['name']}`", p["type"], default(p), cell(accepted(p)), cell(p["doc"])
         lines.append("| " + " | ".join(cells) + " |")
+    sweep = record["sweep"]
+    if sweep["values"]:
+        tried = ", ".join(f"{v:g}" for v in sweep["values"])
+        lines += ["", f"`regard frontier` tries `{sweep['param']}` = {tried}."]
     return "\n".join(lines) + "\n"
 
 

@@ -29,6 +29,12 @@ struct Param {
   const char* type() const;  // "bool", "int", "float", "string", "tensor"
 };
 
+// The parameter that trades time for faithfulness, and a few values of it, from the sparsest on.
+struct Sweep {
+  std::string param{};  // empty: the defaults only
+  std::vector<double> values{};
+};
+
 // Every member has an initializer, so that a record may name only the fields it has.
 struct Record {
   std::string name{}, title{}, family{};
@@ -44,6 +50,7 @@ struct Record {
   std::vector<std::string> needs{};
   bool prefix = false;  // output of a row depends on no later query or key (prefill == decode)
   std::string twin{};   // parameters at which the method equals exact attention: "threshold=2"
+  Sweep sweep{};        // what `regard frontier` tries
   std::vector<Param> params{};
   std::function<std::shared_ptr<void>()> make_params{};
   std::function<Plan(const Ctx&, const Inputs&, const void* params)> plan{};

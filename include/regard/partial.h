@@ -49,6 +49,16 @@ REGARD_HD inline void merge(PartialHead<T>& a, T* acc_a, const PartialHead<T>& b
   for (int64_t c = 0; c < dv; ++c) acc_a[c] = acc_a[c] * s.a + acc_b[c] * s.b;
 }
 
+// An attention sink: one more logit, which has no value (-inf: none). Returns the factor that acc
+// needs.
+template <class T>
+REGARD_HD inline T add_sink(PartialHead<T>& p, T logit) {
+  if (logit == -std::numeric_limits<T>::infinity()) return T(1);
+  const MergeScales<T> s = merge_scales(p.max, logit);
+  p = {s.max, p.sum * s.a + s.b};
+  return s.a;
+}
+
 // Natural-log sum of exponentials; -inf for an empty row.
 template <class T>
 REGARD_HD inline T lse(const PartialHead<T>& p) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "regard/order.h"
 #include "regard/problem.h"
 #include "regard/tiles.h"
 #include "regard/view.h"
@@ -41,6 +42,8 @@ struct Cover {
   Window band;                            // band
   std::shared_ptr<const IndexList> list;  // tiles, columns
 };
+// Under an order a cover counts places of the permuted axes: a band is between the places of query
+// and key, tile row r holds the queries at places [r * bq, (r + 1) * bq).
 
 // The exact predicate; evaluated pair by pair only in boundary tiles.
 struct Rule {
@@ -71,13 +74,23 @@ struct Norm {
   float shift = 0;            // sigmoid
 };
 
+// Arithmetics of the two products; sums, scores and the softmax are f32 in all of them.
+//   f32   products in f32
+//   bf16  q, k, v and the weights rounded to bf16
+//   int8  q and k as 8-bit levels with a scale for every 32 channels of a row; the rest as bf16
+//   int16 as f32, but few query rows (decode) meet a quantised k or v in its own integer levels,
+//         with q and the weights as 16-bit levels
+// Few query rows are bound by memory: bf16 runs them as f32 does, int8 as int16 does.
+const std::vector<std::string>& numerics();
+
 struct Branch {
   Source source;
+  Order order;  // keys: of the source's keys
   Cover cover;
   Rule rule;
   Score score;
   Norm norm;
-  std::string numeric = "f32";  // arithmetic of QK and PV
+  std::string numeric = "f32";  // arithmetic of QK and PV: one of numerics()
 };
 
 enum class Combine : uint8_t {
@@ -88,7 +101,7 @@ enum class Combine : uint8_t {
 
 struct Plan {
   Problem problem;
-  std::vector<Branch> branches;  // 1..4
+  std::vector<Branch> branches;  // 1..16
   Combine combine = Combine::only;
   Tensor gate;  // gated: f32 [B, heads, nq, branches]
 
@@ -104,20 +117,25 @@ struct Plan {
   Plan& mask(std::shared_ptr<const BitMask> m);
   Plan& score(Score s);
   Plan& norm(Norm n);
+  Plan& numeric(const std::string& name);
   Plan& pooled(int block);
+  Plan& order(Order o);
 
-  // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair. Called by
-  // attend(); calling it earlier saves doing so once per call. Idempotent.
+  // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair; a band under
+  // an order becomes columns. Called by attend(); calling it earlier saves doing so once per call.
+  // Idempotent.
   Plan& lower();
   bool lowered = false;
 
-  // Throws Error: index out of range, unsorted or repeated; sizes that do not fit the problem;
-  // overlapping branches under `same`; a cover or rule that contradicts itself.
+  // Throws Error: index out of range, unsorted or repeated; sizes that do not fit the problem; an
+  // order that is no permutation; overlapping branches under `same` (pairs of tokens, whatever their
+  // places; of large problems a sample of the rows); a cover or rule that contradicts itself.
   void validate() const;
 };
 
 // ---------------------------------------------------------------------------------------------
-// What a plan allows, row by row: keys [lo, hi) and the prefix [0, sink). Masks come on top.
+// What a plan allows, row by row: keys [lo, hi) and the prefix [0, sink). Masks and covers under an
+// order come on top. Rows and keys are tokens.
 
 struct RowRanges {
   std::vector<int32_t> lo, hi;  // [nq]; lo >= hi: nothing but the prefix

@@ -15,13 +15,19 @@ struct IndexList {
   int64_t cols = 0;   // ceil(nk / bk): tile column c holds keys [c * bk, min((c + 1) * bk, nk))
   int32_t bq = 0;
   int32_t bk = 0;               // 1: single key tokens (Columns)
-  std::vector<int64_t> start;   // [batch * heads * rows + 1]
+  std::vector<int64_t> start;   // [lists() + 1], batch * heads * rows of them unless shared
   std::vector<uint32_t> index;  // sorted, unique in a row, compared without the flag
+  // Tile rows that read the same keys may share one list: [batch * heads * rows] numbers of lists,
+  // and `start` frames lists instead of rows. Empty: every tile row has its own.
+  std::vector<uint32_t> list_of;
 
+  int64_t lists() const { return int64_t(start.size()) - 1; }
+  // The list that a tile row reads: its tiles are index[start[id], start[id + 1]).
   int64_t row_id(int64_t b, int64_t h, int64_t r, int64_t problem_heads) const {
     const int64_t bb = batch == 1 ? 0 : b;
     const int64_t hh = h * heads / problem_heads;  // 1: 0; kv_heads: h / group; heads: h
-    return (bb * heads + hh) * rows + r;
+    const int64_t row = (bb * heads + hh) * rows + r;
+    return list_of.empty() ? row : list_of[row];
   }
 };
 

@@ -22,8 +22,8 @@ double since(Clock::time_point begin) {
 }
 
 // Empty if the method's assumptions hold, else why the node runs exactly.
-std::string exact_reason(const Method& method, const Piece& piece, const MaskPart& mask,
-                         int64_t all_sequences) {
+std::string exact_reason(const Engine::State& state, const Piece& piece, const MaskPart& mask,
+                         int64_t all_sequences, int layer) {
   if (all_sequences > 1) return "several sequences";
   if (mask.numeric) return "mask with a bias in it";
   switch (mask.shape) {
@@ -37,16 +37,27 @@ std::string exact_reason(const Method& method, const Piece& piece, const MaskPar
       break;
   }
   const int64_t nq = piece.inputs.problem.nq;
-  const std::string& phase = method.record->phase;
+  const std::string phase = state.profile ? "prefill" : state.method->record->phase;
   if (phase == "prefill" && nq < kPrefillQueries)
     return fmt::format("fewer than {} queries", kPrefillQueries);
   if (phase == "decode" && nq > 1) return "more than one query";
-  return refusal(method, piece.inputs);
+  return state.profile ? refusal(*state.profile, layer, piece.inputs)
+                       : refusal(*state.method, piece.inputs);
 }
 
-std::shared_ptr<const Method> parse(Mode mode, const std::string& spec) {
-  if (mode != Mode::method) return nullptr;
-  return std::make_shared<const Method>(parse_method(spec));
+// "@FILE" is a profile, anything else a method.
+void parse(Mode mode, const std::string& spec, Engine::State* state) {
+  state->method = nullptr;
+  state->profile = nullptr;
+  if (mode != Mode::method) return;
+  if (!spec.empty() && spec[0] == '@')
+    state->profile = std::make_shared<const Profile>(load_profile(spec.substr(1)));
+  else
+    state->method = std::make_shared<const Method>(parse_method(spec));
+}
+
+std::string spec_of(const Engine::State& state) {
+  return state.profile ? "profile " + state.profile->path : state.method->spec();
 }
 
 const char* shape_name(MaskPart::Shape s) {
@@ -68,11 +79,18 @@ const char* shape_name(MaskPart::Shape s) {
 Engine::Engine(const Settings& settings)
     : env_threads_(settings.threads), log_plan_(settings.log_plan) {
   state_.threads = env_threads_;
+  try {
+    set_numeric(settings.numeric);
+  } catch (const Error& e) {
+    throw Error(fmt::format("REGARD_NUMERIC='{}': {}", settings.numeric, e.what()));
+  }
   if (settings.method.empty()) return;
   try {
-    state_.method = parse(Mode::method, settings.method);
+    parse(Mode::method, settings.method, &state_);
   } catch (const std::exception& e) {
-    throw Error(fmt::format("REGARD_METHOD='{}': {}", settings.method, e.what()));
+    throw Error(settings.method[0] == '@'
+                    ? fmt::format("REGARD_PROFILE: {}", e.what())
+                    : fmt::format("REGARD_METHOD='{}': {}", settings.method, e.what()));
   }
   state_.mode = Mode::method;
 }
@@ -81,11 +99,20 @@ void Engine::configure(Mode mode, const std::string& method_spec, int threads) {
   if (threads < 0 || threads > kMaxThreads)
     throw Error(
         fmt::format("threads must be 0 (the caller's) or 1 to {}, got {}", kMaxThreads, threads));
-  std::shared_ptr<const Method> method = parse(mode, method_spec);
+  State parsed;
+  parse(mode, method_spec, &parsed);
   const std::lock_guard lock(mutex_);
   state_.mode = mode;
-  state_.method = std::move(method);
+  state_.method = std::move(parsed.method);
+  state_.profile = std::move(parsed.profile);
   state_.threads = threads ? threads : env_threads_;
+}
+
+void Engine::set_numeric(const std::string& name) {
+  if (!name.empty())
+    if (const std::string why = numeric_refusal(name); !why.empty()) throw Error(why);
+  const std::lock_guard lock(mutex_);
+  state_.numeric = name;
 }
 
 void Engine::observe(std::function<void(const Node&)> observer) {
@@ -162,25 +189,29 @@ void Computer::run_regard(const ggml_tensor* op, const Engine::State& state) {
 void Computer::run_piece(const ggml_tensor* op, const Engine::State& state, const MaskPart& mask,
                          int64_t sequence, int64_t sequences, double mask_seconds) {
   const auto begin = Clock::now();
-  const Piece piece = make_piece(op, mask, sequence, sequences);
+  Piece piece = make_piece(op, mask, sequence, sequences);
+  piece.inputs.numeric = state.numeric.empty()
+                             ? default_numeric(piece.inputs.problem, piece.inputs.k.dtype)
+                             : state.numeric;
   const Inputs& x = piece.inputs;
-  Ctx ctx;
-  ctx.threads = threads(state);
+  Trace trace;
+  trace.seconds["mask"] = mask_seconds;
+  const Ctx ctx{threads(state), &trace};
   Node node;
   Plan plan;
   std::string what = "exact";
   if (state.mode == Mode::method) {
-    node.exact_reason = exact_reason(*state.method, piece, mask, op->src[0]->ne[3]);
-    what = node.exact_reason.empty() ? state.method->spec()
-                                     : fmt::format("exact ({})", node.exact_reason);
+    node.exact_reason = exact_reason(state, piece, mask, op->src[0]->ne[3], layer_of(op));
+    what =
+        node.exact_reason.empty() ? spec_of(state) : fmt::format("exact ({})", node.exact_reason);
   }
   if (state.mode == Mode::method && node.exact_reason.empty())
-    plan = make_plan(*state.method, x, ctx);
+    plan = state.profile ? make_plan(*state.profile, layer_of(op), x, ctx)
+                         : make_plan(*state.method, x, ctx);
   else
     plan = exact_plan(x, mask);
   plan.lower();
   node.plan_seconds = mask_seconds + since(begin);
-  Trace trace;
   RunOptions options;
   options.threads = ctx.threads;
   options.trace = &trace;
@@ -191,6 +222,7 @@ void Computer::run_piece(const ggml_tensor* op, const Engine::State& state, cons
   node.layer = layer_of(op);
   node.inputs = &x;
   node.plan = &plan;
+  node.trace = &trace;
   node.nq = x.problem.nq;
   node.nk = x.problem.nk;
   node.offset = x.problem.offset;

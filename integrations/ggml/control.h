@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "regard/ctx.h"
 #include "regard/inputs.h"
 #include "regard/plan.h"
 
@@ -24,19 +25,24 @@ struct Node {
   const Inputs* inputs = nullptr;  // null in mode ggml
   const Plan* plan = nullptr;      // null in mode ggml
   int64_t nq = 0, nk = 0, offset = 0;
-  double seconds = 0;        // planning and running, wall clock
-  double plan_seconds = 0;   // of these, planning
-  std::string exact_reason;  // mode method: why the node ran exactly; empty: the method ran
+  double seconds = 0;            // planning and running, wall clock
+  double plan_seconds = 0;       // of these, planning
+  const Trace* trace = nullptr;  // seconds by stage; null in mode ggml
+  std::string exact_reason;      // mode method: why the node ran exactly; empty: the method ran
 };
 
 class Control {
  public:
   virtual ~Control() = default;
   // Takes effect at the next graph; but a llama_context whose graphs were split while the mode was
-  // `off` keeps them to itself: make a new context after `off`. Throws regard::Error for a bad
+  // `off` keeps them to itself: make a new context after `off`. The spec "@FILE" is a profile
+  // (exec/profile.h). Throws regard::Error for a bad
   // spec. threads 0: REGARD_THREADS, else the caller's (llama.cpp tells the backend), else all
   // cores.
   virtual void configure(Mode mode, const std::string& method_spec, int threads) = 0;
+  // One of numerics() for every node from the next graph on; empty: default_numeric().
+  // Throws regard::Error for a name that is none or that this machine cannot compute in.
+  virtual void set_numeric(const std::string& name) = 0;
   // Called on the computing thread after every node; empty: nobody watches.
   virtual void observe(std::function<void(const Node&)> observer) = 0;
 };

@@ -75,6 +75,13 @@ std::string version_mismatch() {
 Settings read_settings() {
   Settings s;
   s.method = env("REGARD_METHOD");
+  s.numeric = env("REGARD_NUMERIC");
+  if (const std::string p = env("REGARD_PROFILE"); !p.empty()) {
+    if (!s.method.empty())
+      throw Error(
+          fmt::format("REGARD_PROFILE='{}' and REGARD_METHOD='{}': give one of them", p, s.method));
+    s.method = "@" + p;
+  }
   if (const std::string t = env("REGARD_THREADS"); !t.empty()) {
     const auto [end, error] = std::from_chars(t.data(), t.data() + t.size(), s.threads);
     if (error != std::errc() || end != t.data() + t.size() || s.threads < 1 ||

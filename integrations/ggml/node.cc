@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string_view>
+
+#include "stages/slopes.h"
 
 namespace regard::ggml {
 namespace {
@@ -63,18 +64,6 @@ float param(const ggml_tensor* op, int i) {
   return f;
 }
 
-// Slopes of ALiBi (Press et al., arXiv 2108.12409) for any number of heads, as ggml has them: a
-// geometric series over the largest power of two of heads, then one of half the step between them.
-std::vector<float> alibi_slopes(int64_t heads, float max_bias) {
-  std::vector<float> slopes(heads);
-  const int64_t whole = int64_t(1) << int(std::floor(std::log2(double(heads))));
-  const float m0 = std::pow(2.0f, -max_bias / float(whole));
-  const float m1 = std::pow(2.0f, -(max_bias / 2) / float(whole));
-  for (int64_t h = 0; h < heads; ++h)
-    slopes[h] = h < whole ? std::pow(m0, float(h + 1)) : std::pow(m1, float(2 * (h - whole) + 1));
-  return slopes;
-}
-
 std::string kv_refusal(const char* name, const ggml_tensor* t, const ggml_tensor* q) {
   if (!dtype_of(t->type)) return fmt::format("{} of type {}", name, ggml_type_name(t->type));
   if (t->nb[0] != ggml_type_size(t->type)) return fmt::format("{} rows not contiguous", name);
@@ -107,7 +96,8 @@ Score score_of(const ggml_tensor* op, const MaskPart& mask, int64_t sequence, in
   bias.size[3] = mask.nk;
   s.bias = Tensor{bias, nullptr};
   const float max_bias = param(op, 1);
-  if (max_bias > 0) s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias);
+  if (max_bias > 0)
+    s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias, SlopeRule::nearest_power);
   return s;
 }
 
@@ -165,6 +155,7 @@ Plan exact_plan(const Inputs& x, const MaskPart& mask) {
     if (mask.cover) b.cover = {CoverKind::tiles, {}, mask.cover};
   }
   plan.score(x.score).norm(x.norm);
+  if (!x.numeric.empty()) plan.numeric(x.numeric);
   plan.lowered = mask.shape == MaskPart::Shape::general;  // done when the mask was read
   return plan;
 }

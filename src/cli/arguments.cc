@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdlib>
 
 #include "exec/planted.h"
 #include "io/io.h"
@@ -39,7 +40,11 @@ void InputArguments::add(CLI::App& verb, bool with_planted) {
   verb.add_flag("--causal,!--no-causal", causal,
                 "whether a query sees only keys up to its own "
                 "position (the last query meets the last key)");
-  verb.add_option("--scale", scale, "multiplies q.k; 1 / sqrt(D) unless given");
+  verb.add_option("--scale", scale,
+                  "multiplies q.k; unless given, what the file says, or 1 / sqrt(D)");
+  verb.add_option("--numeric", numeric,
+                  "arithmetic of both products: f32 (unless given), bf16, int8 or int16")
+      ->check(CLI::IsMember(numerics()));
   if (!with_planted) {
     in->required();
     return;
@@ -59,13 +64,17 @@ void InputArguments::add(CLI::App& verb, bool with_planted) {
 
 namespace {
 
-LoadedInputs load_files(const std::vector<std::string>& files, bool v_needed) {
+LoadedInputs load_files(const std::vector<std::string>& files, bool v_needed,
+                        std::optional<float>* scale) {
   LoadedInputs x;
   if (files.size() == 1) {
     const io::SafeTensors all = io::load_safetensors(files[0], {"q", "k", "v"});
     x.q = all.at("q");
     x.k = all.at("k");
     x.v = v_needed || all.tensors.count("v") ? all.at("v") : x.k;
+    // Files of `regard capture` say the model's scale.
+    if (const auto it = all.metadata.find("scale"); it != all.metadata.end() && !*scale)
+      *scale = std::strtof(it->second.c_str(), nullptr);
     return x;
   }
   if (files.size() == 2 && v_needed) throw Error("--in: three .npy files are needed: q, k, v");
@@ -81,8 +90,9 @@ LoadedInputs InputArguments::load(bool v_needed) const {
   if (scale && !std::isfinite(*scale))
     throw Error(fmt::format("--scale {}; accepted: a finite number", *scale));
   LoadedInputs x;
+  std::optional<float> scale_used = scale;
   if (!files.empty()) {
-    x = load_files(files, v_needed);
+    x = load_files(files, v_needed, &scale_used);
   } else if (!planted.empty()) {
     Problem p;
     p.batch = batch, p.heads = heads, p.kv_heads = kv_heads ? kv_heads : heads;
@@ -102,8 +112,10 @@ LoadedInputs InputArguments::load(bool v_needed) const {
                             planted_names()));
   }
   x.inputs.q = x.q.view, x.inputs.k = x.k.view, x.inputs.v = x.v.view;
-  x.inputs.problem = Problem::of_views(x.q.view, x.k.view, x.v.view, scale.value_or(std::nanf("")));
+  x.inputs.problem =
+      Problem::of_views(x.q.view, x.k.view, x.v.view, scale_used.value_or(std::nanf("")));
   x.inputs.causal = causal;
+  x.inputs.numeric = numeric;
   return x;
 }
 

@@ -1,8 +1,8 @@
 #include "cli/bench_ggml.h"
 
 #ifdef REGARD_BENCH_GGML
-#include <cstring>
 #include <limits>
+#include <utility>
 
 #include "core/half.h"
 #include "ggml-cpu.h"
@@ -39,31 +39,36 @@ class Attention : public GgmlAttention {
   Attention(const TextProblem& x, int threads) : threads_(threads) {
     const Problem& p = x.plan.problem;
     const size_t work = size_t(p.nq * p.nk * 2 + p.batch * p.heads * p.nq * p.dv * 4);
-    const auto bytes = [](const View& v) {
-      return size_t(v.numel() / info(v.dtype).block * info(v.dtype).bytes);
-    };
-    context_ = ggml_init(
-        {work + bytes(x.q.view) + bytes(x.k.view) + bytes(x.v.view) + (64 << 20), nullptr, false});
-    ggml_tensor* q = copy(x.q.view, bytes(x.q.view));
-    ggml_tensor* k = copy(x.k.view, bytes(x.k.view));
-    ggml_tensor* v = copy(x.v.view, bytes(x.v.view));
-    ggml_tensor* out =
-        ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f, float(x.softcap));
-    ggml_prec_set_acc(out, GGML_PREC_F32);
+    context_ = ggml_init({work + (64 << 20), nullptr, false});
+    ggml_set_no_alloc(context_, true);
+    ggml_tensor* q = borrow(x.q.view);
+    ggml_tensor* k = borrow(x.k.view);
+    ggml_tensor* v = borrow(x.v.view);
+    ggml_set_no_alloc(context_, false);
+    out_ = ggml_flash_attn_ext(context_, q, k, v, mask(x.plan), p.scale, 0.0f, float(x.softcap));
+    ggml_prec_set_acc(out_, GGML_PREC_F32);
     graph_ = ggml_new_graph(context_);
-    ggml_build_forward_expand(graph_, out);
+    ggml_build_forward_expand(graph_, out_);
     plan_ = ggml_graph_plan(graph_, threads, nullptr);
     memory_.resize(plan_.work_size);
     plan_.work_data = memory_.data();
   }
   ~Attention() override { ggml_free(context_); }
   void run() override { ggml_graph_compute(graph_, &plan_); }
+  // ggml's own order is [channels, heads, tokens, sequences].
+  View out() const override {
+    View v =
+        contiguous(out_->data, DType::f32, {out_->ne[3], out_->ne[2], out_->ne[1], out_->ne[0]});
+    std::swap(v.size[1], v.size[2]);
+    std::swap(v.stride[1], v.stride[2]);
+    return v;
+  }
 
  private:
-  ggml_tensor* copy(const View& v, size_t bytes) {
+  ggml_tensor* borrow(const View& v) {
     ggml_tensor* t =
         ggml_new_tensor_4d(context_, type_of(v.dtype), v.size[3], v.size[2], v.size[1], v.size[0]);
-    std::memcpy(t->data, v.data, bytes);
+    t->data = v.data;
     return t;
   }
 
@@ -90,6 +95,7 @@ class Attention : public GgmlAttention {
 
   int threads_;
   ggml_context* context_;
+  ggml_tensor* out_;
   ggml_cgraph* graph_;
   ggml_cplan plan_;
   std::vector<uint8_t> memory_;

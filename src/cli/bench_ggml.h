@@ -11,7 +11,8 @@ class GgmlAttention {
  public:
   virtual ~GgmlAttention() = default;
   virtual void run() = 0;
-  // Copies the problem's tensors. Null, and why, where ggml is not built in or has no such kernel.
+  virtual View out() const = 0;  // f32 [batch, heads, nq, dv], of the last run
+  // Borrows the problem's tensors. Null, and why, where ggml is not built in or has no such kernel.
   static std::unique_ptr<GgmlAttention> make(const TextProblem& x, int threads, std::string* why);
 };
 

@@ -2,15 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <random>
 #include <sstream>
 
+#include "regard/method.h"
+#include "regard/run.h"
 #include "regard/status.h"
+#include "stages/select.h"
 
 namespace regard::cli {
 namespace {
@@ -25,7 +28,7 @@ struct Words {
 [[noreturn]] void bad(const std::string& word) {
   throw Error(fmt::format(
       "problem: cannot read '{}'; accepted: bN hN[:N] nqN nkN dN[:N] causal alibi keybias q= k= v= "
-      "kv= out= cover= softcap= bias= norm= mask= pooled= seed=",
+      "kv= out= cover= method= numeric= softcap= bias= norm= mask= pooled= seed=",
       word));
 }
 
@@ -79,9 +82,19 @@ Words read(const std::string& line) {
   return w;
 }
 
+// Near enough to normal, variance 1: the sum of four uniform 16-bit numbers. Benchmarks have 10^8
+// of them to make.
+struct Normal {
+  float operator()(Rng& g) const {
+    const uint64_t bits = g();
+    const auto part = [&](int n) { return float(bits >> (16 * n) & 0xffff); };
+    return (part(0) + part(1) + part(2) + part(3)) * (1.7320508f / 65536) - 2 * 1.7320508f;
+  }
+};
+
 Tensor normal(Rng& g, std::array<int64_t, 4> size, DType t) {
   Tensor out = make_tensor(t, size);
-  std::normal_distribution<float> n;
+  const Normal n;
   std::vector<float> row(static_cast<size_t>(size[3]));
   for (int64_t a = 0; a < size[0]; ++a)
     for (int64_t b = 0; b < size[1]; ++b)
@@ -113,40 +126,76 @@ Tensor keys(Rng& g, std::array<int64_t, 4> size, DType t) {
   return out;
 }
 
-// Each tile with the density asked for, of those that the causal rule leaves. The first one stays,
-// so that no row is empty.
-TileBits keep_set(Rng& g, const Problem& p, int bq, int bk, double density) {
+// Tiles with the density asked for, of those that the causal rule leaves. Random: each by itself;
+// the first one stays, so that no row is empty. Banded: those nearest to the row's own.
+TileBits keep_set(Rng& g, const Problem& p, int bq, int bk, double density, bool banded) {
   TileBits bits(p.batch, p.heads, (p.nq + bq - 1) / bq, (p.nk + bk - 1) / bk);
   std::bernoulli_distribution coin(density);
   for (int64_t b = 0; b < bits.batch; ++b)
     for (int64_t h = 0; h < bits.heads; ++h)
-      for (int64_t r = 0; r < bits.rows; ++r)
-        for (int64_t c = 0; c < bits.cols; ++c) bits.set(b, h, r, c, coin(g) || c == 0);
+      for (int64_t r = 0; r < bits.rows; ++r) {
+        const int64_t own = std::min(bits.cols - 1, (r * bq + bq - 1 + p.offset) / bk);
+        const int64_t width = std::max<int64_t>(1, std::llround(density * double(own + 1)));
+        for (int64_t c = 0; c < bits.cols; ++c)
+          bits.set(b, h, r, c, banded ? c <= own && c > own - width : coin(g) || c == 0);
+      }
   return bits;
 }
 
-Plan cover(Rng& g, const Problem& p, const std::string& text) {
-  const std::vector<std::string> part = split(text);
-  const auto whole = [&](size_t i, int64_t otherwise) {
-    return part.size() > i ? number<int64_t>(part[i], "cover=" + text) : otherwise;
-  };
-  const auto positive = [&](size_t i, int64_t otherwise) {
+// "tiles:0.1:64:64:banded", taken apart.
+class CoverWords {
+ public:
+  explicit CoverWords(const std::string& text) : text_(text), part_(split(text)) {
+    if (part_.empty()) fail();
+  }
+  const std::string& kind() const { return part_[0]; }
+  size_t size() const { return part_.size(); }
+  bool is(size_t i, const char* word) const { return part_.size() > i && part_[i] == word; }
+  int64_t whole(size_t i, int64_t otherwise) const {
+    return part_.size() > i ? number<int64_t>(part_[i], "cover=" + text_) : otherwise;
+  }
+  int positive(size_t i, int64_t otherwise) const {
     const int64_t n = whole(i, otherwise);
-    if (n < 1 || n > 1 << 20) bad("cover=" + text);
+    if (n < 1 || n > 1 << 20) fail();
     return int(n);
-  };
-  const std::string kind = part.empty() ? "" : part[0];
-  if (kind == "all" && part.size() == 1) return Plan::all(p);
-  if (kind == "band" && part.size() >= 3)
-    return Plan::band(p, whole(1, 0), whole(2, 0), whole(3, 0));
-  if ((kind == "tiles" || kind == "columns") && part.size() >= 2) {
-    const double density = number<double>(part[1], "cover=" + text);
-    const bool columns = kind == "columns";
-    const int bq = positive(2, 64), bk = columns ? 1 : positive(3, bq);
-    const Plan tiles = Plan::tiles(p, bq, bk, keep_set(g, p, bq, bk, density));
+  }
+  double real(size_t i) const { return number<double>(part_.at(i), "cover=" + text_); }
+  [[noreturn]] void fail() const { bad("cover=" + text_); }
+
+ private:
+  std::string text_;
+  std::vector<std::string> part_;
+};
+
+Plan cover(Rng& g, const Problem& p, const std::string& text) {
+  const CoverWords w(text);
+  if (w.kind() == "all" && w.size() == 1) return Plan::all(p);
+  if (w.kind() == "band" && w.size() >= 3)
+    return Plan::band(p, w.whole(1, 0), w.whole(2, 0), w.whole(3, 0));
+  if ((w.kind() == "tiles" || w.kind() == "columns") && w.size() >= 2) {
+    const bool columns = w.kind() == "columns";
+    const int bq = w.positive(2, 64), bk = columns ? 1 : w.positive(3, bq);
+    const TileBits keep = keep_set(g, p, bq, bk, w.real(1), !columns && w.is(4, "banded"));
+    const Plan tiles = Plan::tiles(p, bq, bk, keep);
     return columns ? Plan::columns(p, *tiles.branches[0].cover.list) : tiles;
   }
-  bad("cover=" + text);
+  w.fail();
+}
+
+// Means of query and key tiles, and the best `keep` key tiles a row: no method of its own.
+Plan means_plan(const Inputs& x, int block, int keep, int threads) {
+  Ctx ctx;
+  ctx.threads = threads;
+  const BlockScores s = estimate::pooled_means(ctx, x, block, block);
+  const TileBits own = keep::diagonal(x.problem, block, block);
+  const Selector how{.cut = Selector::Cut::top_k, .amount = double(keep), .forced = &own};
+  return Plan::tiles(x.problem, block, block, select(ctx, s, how)).causal(x.causal).lower();
+}
+
+Plan method_plan(const Inputs& x, const Method& method, int threads) {
+  Ctx ctx;
+  ctx.threads = threads;
+  return make_plan(method, x, ctx);
 }
 
 std::shared_ptr<BitMask> random_mask(Rng& g, const Problem& p, int64_t keys, double density) {
@@ -205,7 +254,8 @@ class Builder {
   }
 
   void plan(const Problem& p) {
-    const std::string c = take("cover", "all");
+    const std::string c = take("cover", "all"), method = take("method", "");
+    if (!method.empty() || c.starts_with("means")) return estimated_plan(p, c, method);
     if (c.starts_with("tiles") || c.starts_with("columns")) no_ggml("ggml has no sparse cover");
     const int64_t block = int64_t(take("pooled", "1", 0));
     if (block < 1) bad("pooled=" + std::to_string(block));
@@ -220,8 +270,37 @@ class Builder {
       plan.mask(random_mask(g_, p, source.nk, number<double>(mask, "mask=" + mask)));
     plan.score(score(p, source.nk));
     plan.norm(norm(p));
+    set_numeric(plan);
     plan.lower();
     out_.plan = std::move(plan);
+  }
+
+  // A cover that is estimated from the queries and keys.
+  void estimated_plan(const Problem& p, const std::string& cover, const std::string& method) {
+    no_ggml("ggml has no estimators");
+    Inputs x{out_.q.view, out_.k.view, out_.v.view, p, flag("causal"), score(p, p.nk), norm(p)};
+    if (!method.empty()) {
+      if (cover != "all") bad("cover=" + cover + " beside method=" + method);
+      const Method m = parse_method(method);
+      out_.make_plan = [x, m](int threads) { return method_plan(x, m, threads); };
+    } else {
+      const CoverWords w(cover);
+      if (w.size() != 3) w.fail();
+      const int block = w.positive(1, 0), keep = w.positive(2, 0);
+      out_.make_plan = [=](int threads) { return means_plan(x, block, keep, threads); };
+    }
+    out_.plan = out_.make_plan(hardware_threads());
+    set_numeric(out_.plan);
+  }
+
+  void set_numeric(Plan& plan) {
+    const std::string numeric = take("numeric", "");
+    if (numeric.empty()) return;
+    const std::vector<std::string>& known = numerics();
+    if (std::find(known.begin(), known.end(), numeric) == known.end())
+      throw Error(fmt::format("problem: numeric '{}' is unknown; accepted: {}", numeric,
+                              fmt::join(known, ", ")));
+    plan.numeric(numeric);
   }
 
   Score score(const Problem& p, int64_t keys) {
@@ -281,24 +360,6 @@ TextProblem parse_problem(const std::string& line) {
   } catch (const Error& e) {
     throw Error(fmt::format("{} (in \"{}\")", e.what(), line));
   }
-}
-
-std::vector<std::string> read_problems(const std::vector<std::string>& files) {
-  std::vector<std::string> lines;
-  for (const std::string& file : files) {
-    std::ifstream in(file);
-    if (!in)
-      throw Error(fmt::format("cannot read the problems in '{}': {}", file, strerror(errno)));
-    for (std::string line; std::getline(in, line);) {
-      line = line.substr(0, line.find('#'));
-      const size_t first = line.find_first_not_of(" \t\r");
-      if (first == std::string::npos) continue;
-      lines.push_back(line.substr(first, line.find_last_not_of(" \t\r") - first + 1));
-    }
-  }
-  if (lines.empty())
-    throw Error("no problems: give files with one problem a line, or --problem TEXT");
-  return lines;
 }
 
 }  // namespace regard::cli

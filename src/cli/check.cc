@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "cli/arguments.h"
+#include "cli/bench_ggml.h"
+#include "cli/bench_lines.h"
 #include "cli/bench_problem.h"
 #include "cli/verbs.h"
 #include "cpu/cpu.h"
@@ -15,12 +17,39 @@ namespace regard::cli {
 namespace {
 
 struct Arguments {
-  std::vector<std::string> files, problems, targets;
+  std::vector<std::string> files, problems, targets, numerics;
   int threads = 0;
+  bool ggml = false;
 };
 
+// ggml's own kernel on the same inputs; what it says is for comparison, not a test.
+std::string ggml_error(const TextProblem& x, int threads) {
+  std::string why = x.why_not_ggml;
+  const std::unique_ptr<GgmlAttention> peer =
+      why.empty() ? GgmlAttention::make(x, threads, &why) : nullptr;
+  if (!peer) return fmt::format("ggml: {}", why);
+  peer->run();
+  Out out;
+  out.out = peer->out();
+  Plan plan = x.plan;
+  plan.numeric("f32");
+  const ref::Verdict v = ref::judge(plan, x.q.view, x.k.view, x.v.view, out, threads);
+  return fmt::format("ggml {:.2e}", v.relative);
+}
+
+// A numeric is not there on every instruction set; one that is nowhere here is an error.
+bool runs_on(const TextProblem& x, const std::string& target) {
+  cpu::force_target(target);
+  Out out;
+  out.out = x.out.view;
+  const std::string why = explain(x.plan, x.q.view, x.k.view, x.v.view, out)[0].refusal;
+  if (!why.empty()) fmt::print("skip  {:<6}  {}  {}\n", target, why, x.text);
+  return why.empty();
+}
+
 // One problem on one target; returns whether it passed.
-bool check_one(const TextProblem& x, const std::string& target, int threads) {
+bool check_one(const TextProblem& x, const std::string& target, int threads,
+               const std::string& ggml) {
   cpu::force_target(target);
   RunOptions options;
   options.impl = "cpu";
@@ -31,29 +60,35 @@ bool check_one(const TextProblem& x, const std::string& target, int threads) {
   attend(x.plan, x.q.view, x.k.view, x.v.view, out, options);
   const ref::Verdict v =
       ref::judge(x.plan, x.q.view, x.k.view, x.v.view, out, threads ? threads : hardware_threads());
-  fmt::print("{}  {:<6}  out {:.1e} of {:.1e}  lse {:.1e} of {:.1e}  {}\n",
+  fmt::print("{}  {:<6}  out {:.1e} of {:.1e}  lse {:.1e} of {:.1e}  rms {:.2e}{}  {}\n",
              v.passed() ? "pass" : "FAIL", target, v.error, v.bound, v.lse_error, v.lse_bound,
-             x.text);
+             v.relative, ggml, x.text);
   if (!v.passed()) fmt::print("      {}\n", v.failure);
   std::fflush(stdout);
   return v.passed();
 }
 
 void check(const Arguments& a) {
-  std::vector<std::string> lines = a.problems;
-  if (!a.files.empty() || lines.empty()) {
-    const std::vector<std::string> more = read_problems(a.files);
-    lines.insert(lines.end(), more.begin(), more.end());
-  }
+  std::vector<std::string> lines;
+  std::vector<ProblemFile> files = gather_problems(a.problems, a.files);
+  in_each_numeric(a.numerics, &files);
+  for (const ProblemFile& file : files)
+    for (const ProblemLine& line : file.lines) lines.push_back(line.problem);
   const std::vector<std::string> targets = a.targets.empty() ? cpu::targets() : a.targets;
   for (const std::string& t : targets) cpu::force_target(t);
-  int failed = 0;
+  int failed = 0, runs = 0;
   for (const std::string& line : lines) {
     const TextProblem x = parse_problem(line);
-    for (const std::string& t : targets) failed += !check_one(x, t, a.threads);
+    const std::string ggml =
+        a.ggml ? "  " + ggml_error(x, a.threads ? a.threads : hardware_threads()) : "";
+    for (const std::string& t : targets) {
+      if (!runs_on(x, t)) continue;
+      failed += !check_one(x, t, a.threads, ggml);
+      ++runs;
+    }
   }
   cpu::force_target("");
-  const size_t runs = lines.size() * targets.size();
+  if (runs == 0) throw Error("check: no instruction set here can run any of these problems");
   if (failed > 0) throw Error(fmt::format("check: {} of {} runs failed", failed, runs));
   fmt::print("{} runs passed\n", runs);
 }
@@ -67,12 +102,19 @@ void add_check(CLI::App& app) {
   verb->footer(
       "Each line prints the error that came nearest to its bound, and the bound: twice the error "
       "of\n"
-      "a naive f32 implementation plus a few ulps.\n"
+      "a naive implementation in the same arithmetic plus a few ulps; rms: the relative error of "
+      "the\n"
+      "whole output.\n"
       "Example: regard check bench/problems/check.txt\n"
       "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
+  verb->add_option("--numeric", a->numerics,
+                   "Arithmetics to run each line in: f32, bf16, int8, int16")
+      ->delimiter(',')
+      ->check(CLI::IsMember(numerics()));
   verb->add_option("--target", a->targets, "Instruction sets; all of this machine's by default");
+  verb->add_flag("--ggml", a->ggml, "Show the error of ggml's own kernel on each problem too");
   add_threads(*verb, &a->threads);
   verb->callback([a] { check(*a); });
 }

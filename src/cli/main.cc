@@ -19,6 +19,9 @@ void add_verbs(CLI::App& app) {
   add_plan(app);
   add_attend(app);
   add_run(app);
+  add_frontier(app);
+  add_capture(app);
+  add_search(app);
   add_explain(app);
 #ifdef REGARD_CLI_CHECK
   add_check(app);

@@ -22,8 +22,10 @@
 #include "cli/run_report.h"
 #include "cli/run_score.h"
 #include "cli/run_table.h"
+#include "cli/run_timed.h"
 #include "cli/run_watch.h"
 #include "cli/verbs.h"
+#include "exec/profile.h"
 #include "regard/method.h"
 #include "regard/run.h"
 #include "regard/status.h"
@@ -46,7 +48,10 @@ void check_args(const RunArgs& a) {
   in_range("--picture-layers", a.picture_layers, 1, 1000, "");
   std::set<std::string> seen;
   for (const std::string& spec : a.methods) {
-    parse_method(spec);
+    if (spec[0] == '@')
+      load_profile(spec.substr(1));
+    else
+      parse_method(spec);
     if (!seen.insert(spec).second)
       throw Error(fmt::format("run: --method {} is given twice", spec));
   }
@@ -82,17 +87,6 @@ std::vector<int32_t> fit_tokens(const RunArgs& a, const Model& model, const std:
   return tokens;
 }
 
-// `want` layers of `from`, evenly spread, first and last among them.
-std::vector<int> spread(const std::set<int>& from, int64_t want) {
-  const std::vector<int> all(from.begin(), from.end());
-  const int64_t n = int64_t(all.size());
-  if (want >= n) return all;
-  if (want == 1) return {all[size_t(n / 2)]};
-  std::vector<int> out;
-  for (int64_t i = 0; i < want; ++i) out.push_back(all[size_t(i * (n - 1) / (want - 1))]);
-  return out;
-}
-
 // One whole run: rows, passes, outputs.
 class Run {
  public:
@@ -104,9 +98,6 @@ class Run {
   void clear_bar() { progress_->clear(); }
 
  private:
-  struct Timed {
-    double seconds = 0, peak_mib = 0;
-  };
   using Take = std::function<void(const ggml::Node&)>;
   Timed timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
                    bool first_round, std::optional<Scorer::Role> role, const Take& draw = {});
@@ -143,6 +134,7 @@ Run::Run(const RunArgs& args, ggml::Control& control, const Model& model, const 
   info_.text = args.text;
   info_.machine = machine();
   info_.kv = args.kv;
+  info_.numeric = args.numeric.empty() ? "default" : args.numeric;
   info_.version = version();
   info_.date = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
   info_.ubatch = args.ubatch;
@@ -175,38 +167,18 @@ Pass Run::base_pass() const {
   return p;
 }
 
-// `draw` sees every node after the warm-up, off the clock.
-Run::Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
-                           bool first_round, std::optional<Scorer::Role> role, const Take& draw) {
+Timed Run::timed_pass(const std::string& name, ggml::Mode mode, const std::string& spec,
+                      bool first_round, std::optional<Scorer::Role> role, const Take& draw) {
   progress_->begin(name);
-  control_.configure(mode, spec, args_.threads);
-  bool warm = false;
-  control_.observe([&](const ggml::Node& n) {
-    watch_.add(n);
-    if (warm && draw) watch_.off_the_clock([&] { draw(n); });
-  });
-  watch_.begin(false);
-  const bool claims = mode != ggml::Mode::off;
-  Pass p = base_pass();
-  p.warm = [&] {
-    if (claims != (watch_.calls() > 0))
-      throw Error(
-          fmt::format("run: model '{}': {}", args_.model,
-                      claims ? "its attention does not reach the plug-in (no flash attention on "
-                               "the CPU for it); a model whose attention llama.cpp can run so is "
-                               "needed"
-                             : "the plug-in ran although it is off"));
-    watch_.begin(first_round && claims);
-    warm = true;
-  };
+  TimedPass p{mode, spec, first_round, draw, base_pass()};
   if (role) {
     scorer_->begin(*role);
-    p.scored = [this](int64_t i, const float* logits) { scorer_->add(i, logits); };
+    p.pass.scored = [this](int64_t i, const float* logits) { scorer_->add(i, logits); };
   }
-  const PassResult r = run_pass(model_, p);
-  control_.observe({});
+  Timed t = cli::timed_pass(model_, control_, p);
+  watch_ = t.watch;
   progress_->end();
-  return {r.seconds - watch_.own_seconds(), r.peak_mib};
+  return t;
 }
 
 // llama.cpp alone for the whole, then with its kernel called by the plug-in for the attention's
@@ -323,6 +295,7 @@ int run_command(const RunArgs& args) {
   bool printed = false;
   try {
     ggml::Control& control = load_plugin(args.plugin);
+    if (!args.numeric.empty()) control.set_numeric(args.numeric);  // else REGARD_NUMERIC
     const Model model(args.model, args.verbose);
     run = std::make_unique<Run>(args, control, model, text);
     run->measure();
@@ -359,6 +332,14 @@ void add_run(CLI::App& app) {
                   "may be repeated")
       ->type_name("SPEC")
       ->allow_extra_args(false);
+  run->add_option_function<std::vector<std::string>>(
+         "--profile",
+         [a](const std::vector<std::string>& files) {
+           for (const std::string& f : files) a->methods.push_back("@" + f);
+         },
+         "profile of regard search: each head its own method; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   run->add_option("--ctx", a->ctx, "tokens read at most (default: the model's training context)");
   run->add_flag("--force", a->force, "allow --ctx beyond the model's training context");
   run->add_option("--threads", a->threads, "threads for everything")->capture_default_str();
@@ -367,6 +348,11 @@ void add_run(CLI::App& app) {
       ->capture_default_str();
   run->add_option("--repeat", a->repeat, "times the rows alternate")->capture_default_str();
   run->add_option("--kv", a->kv, "type of the KV cache")->capture_default_str();
+  run->add_option(
+         "--numeric", a->numeric,
+         "arithmetic of attention: f32, bf16, int8 or int16 (default: by the cache's type, the "
+         "fastest that loses no more than llama.cpp's own)")
+      ->check(CLI::IsMember(numerics()));
   run->add_option("--report", a->report, "write an HTML report")->type_name("FILE");
   run->add_option("--json", a->json, "write the table as JSON")->type_name("FILE");
   run->add_option("--picture-layers", a->picture_layers, "layers pictured in the report")

@@ -20,7 +20,7 @@ namespace {
 std::string temporary(const std::string& path) { return fmt::format("{}.tmp{}", path, getpid()); }
 
 [[noreturn]] void fail(const char* what, const std::string& path, const std::string& why) {
-  throw Error(fmt::format("run: {} '{}': {}", what, path, why));
+  throw Error(fmt::format("{} '{}': {}", what, path, why));
 }
 
 int create_temporary(const char* what, const std::string& path) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -52,7 +53,7 @@ ggml_type kv_type(const std::string& name) {
     if (name == ggml_type_name(t)) return t;
   }
   throw Error(
-      fmt::format("run: --kv '{}'; accepted: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl", name));
+      fmt::format("--kv '{}'; accepted: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl", name));
 }
 
 // Why the model cannot be run here, or empty.
@@ -90,11 +91,17 @@ class Context {
     c.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     c.type_k = c.type_v = kv_type(p.kv);
     c.abort_callback = on_abort;
+    if (p.node) {
+      c.cb_eval = [](ggml_tensor* t, bool ask, void* pass) {
+        return static_cast<const Pass*>(pass)->node(t, ask);
+      };
+      c.cb_eval_user_data = const_cast<Pass*>(&p);
+    }
     llama_log.last_error.clear();
     ctx_ = llama_init_from_model(model.get(), c);
     if (!ctx_) {
       throw Error(
-          fmt::format("run: no context of {} tokens with kv {}: {}", c.n_ctx, p.kv, last_error()));
+          fmt::format("no context of {} tokens with kv {}: {}", c.n_ctx, p.kv, last_error()));
     }
     batch_ = llama_batch_init(int32_t(p.ubatch), 0, 1);
   }
@@ -128,7 +135,7 @@ class Context {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     check_interrupt();
     if (rc != 0) {
-      throw Error(fmt::format("run: llama_decode of tokens {}..{} failed ({}): {}", first, last, rc,
+      throw Error(fmt::format("llama_decode of tokens {}..{} failed ({}): {}", first, last, rc,
                               last_error()));
     }
     return took.count();
@@ -160,15 +167,13 @@ ggml::Control& load_plugin(const std::string& path) {
   if (!reg) {
     const std::string file = path.empty() ? beside_program("libggml-regard.so") : path;
     if (!std::filesystem::exists(file)) {
-      throw Error(
-          fmt::format("run: plug-in '{}': no such file (--plugin FILE names another)", file));
+      throw Error(fmt::format("plug-in '{}': no such file (--plugin FILE names another)", file));
     }
     reg = ggml_backend_load(file.c_str());
-    if (!reg) throw Error(fmt::format("run: plug-in '{}' does not load: {}", file, last_error()));
+    if (!reg) throw Error(fmt::format("plug-in '{}' does not load: {}", file, last_error()));
   }
   void* entry = ggml_backend_reg_get_proc_address(reg, "regard_control");
-  if (!entry)
-    throw Error("run: the loaded plug-in has no 'regard_control': it is of another version");
+  if (!entry) throw Error("the loaded plug-in has no 'regard_control': it is of another version");
   return *static_cast<ggml::Control*>(entry);
 }
 
@@ -183,26 +188,31 @@ Model::Model(const std::string& path, bool verbose)
   llama_log.last_error.clear();
   model_ = llama_model_load_from_file(path.c_str(), p);
   check_interrupt();
-  if (!model_) throw Error(fmt::format("run: model '{}' does not load: {}", path, last_error()));
+  if (!model_) throw Error(fmt::format("model '{}' does not load: {}", path, last_error()));
   if (const std::string why = unsupported(model_); !why.empty()) {
     llama_model_free(model_);
-    throw Error(fmt::format(
-        "run: model '{}' {}; a decoder-only model with softmax attention is needed", path, why));
+    throw Error(fmt::format("model '{}' {}; a decoder-only model with softmax attention is needed",
+                            path, why));
   }
 }
 Model::~Model() { llama_model_free(model_); }
 
-std::vector<int32_t> Model::tokenize(const std::string& text) const {
+std::vector<int32_t> Model::tokenize_piece(const std::string& text) const {
   if (text.size() > size_t(INT_MAX)) {
-    throw Error(
-        fmt::format("run: text of {} bytes; at most {} are accepted", text.size(), INT_MAX));
+    throw Error(fmt::format("text of {} bytes; at most {} are accepted", text.size(), INT_MAX));
   }
   const llama_vocab* vocab = llama_model_get_vocab(model_);
   std::vector<int32_t> out(text.size() + 2);  // never more tokens than bytes, BOS and EOS
   const int32_t n = llama_tokenize(vocab, text.data(), int32_t(text.size()), out.data(),
                                    int32_t(out.size()), /*add_special=*/false, false);
-  if (n < 0) throw Error(fmt::format("run: the model's tokenizer failed on the text ({})", n));
+  if (n < 0) throw Error(fmt::format("the model's tokenizer failed on the text ({})", n));
   out.resize(n);
+  return out;
+}
+
+std::vector<int32_t> Model::tokenize(const std::string& text) const {
+  std::vector<int32_t> out = tokenize_piece(text);
+  const llama_vocab* vocab = llama_model_get_vocab(model_);
   if (llama_vocab_get_add_bos(vocab)) out.insert(out.begin(), llama_vocab_bos(vocab));
   return out;
 }
@@ -212,6 +222,17 @@ int64_t Model::vocab() const { return llama_vocab_n_tokens(llama_model_get_vocab
 int64_t Model::layers() const { return llama_model_n_layer(model_); }
 int64_t Model::heads() const { return llama_model_n_head(model_); }
 int64_t Model::kv_heads() const { return llama_model_n_head_kv(model_); }
+int64_t Model::head_size() const {
+  char arch[128] = {}, text[64] = {};
+  llama_model_meta_val_str(model_, "general.architecture", arch, sizeof arch);
+  int64_t size = llama_model_n_embd(model_) / std::max(1, llama_model_n_head(model_));
+  for (const char* key : {"key_length", "value_length"}) {
+    const std::string name = fmt::format("{}.attention.{}", arch, key);
+    if (llama_model_meta_val_str(model_, name.c_str(), text, sizeof text) > 0)
+      size = std::max<int64_t>(size, std::atoll(text));
+  }
+  return std::max<int64_t>(1, size);
+}
 std::string Model::description() const {
   char arch[128] = {};
   llama_model_meta_val_str(model_, "general.architecture", arch, sizeof arch);

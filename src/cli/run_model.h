@@ -8,6 +8,7 @@
 #include "cli/run.h"
 #include "control.h"
 
+struct ggml_tensor;
 struct llama_model;
 
 namespace regard::cli {
@@ -24,12 +25,14 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  std::vector<int32_t> tokenize(const std::string& text) const;  // BOS as the model wants
+  std::vector<int32_t> tokenize(const std::string& text) const;        // BOS as the model wants
+  std::vector<int32_t> tokenize_piece(const std::string& text) const;  // without it
   int64_t train_ctx() const;
   int64_t vocab() const;
   int64_t layers() const;
   int64_t heads() const;
   int64_t kv_heads() const;
+  int64_t head_size() const;        // of the larger of K and V, as the file says; at least 1
   std::string description() const;  // "SmolLM2-135M-Instruct.Q4_1 (llama, Q4_1)"
   llama_model* get() const { return model_; }
 
@@ -49,6 +52,8 @@ struct Pass {
   bool warm_up = true;                              // one micro-batch before the clock starts
   std::function<void()> warm;                       // after the warm-up, before the clock
   std::function<void(int64_t done)> progress;       // tokens fed so far
+  // Every node of the graph, as llama.cpp's cb_eval has it: asked first, then with its data.
+  std::function<bool(const ggml_tensor*, bool ask)> node;
   std::function<void(int64_t i, const float* logits)> scored;  // position i; off the clock
 };
 struct PassResult {

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "cli/run_interrupt.h"
-#include "regard/run.h"
+#include "cli/run_mass.h"
 #include "stages/estimate.h"
 
 namespace regard::cli {
@@ -16,16 +16,16 @@ uint8_t mass_byte(double share) {
   return uint8_t(std::clamp(std::lround(1 + 254 * t), 1l, 255l));
 }
 
-int64_t Pictures::cell_for(int64_t tokens) {
+int64_t Pictures::cell_for(int64_t tokens, int64_t cells) {
   int64_t cell = 8;
-  while (tokens > 128 * cell) cell *= 2;
+  while (tokens > cells * cell) cell *= 2;
   return cell;
 }
 
 Pictures::Pictures(int64_t tokens, int64_t ubatch, std::vector<int> layers, int64_t heads,
-                   int threads)
+                   int threads, int64_t cells)
     : tokens_(tokens),
-      cell_(cell_for(tokens)),
+      cell_(cell_for(tokens, cells)),
       grid_((tokens + cell_ - 1) / cell_),
       heads_(heads),
       threads_(threads),
@@ -88,30 +88,14 @@ void Pictures::add_method(const ggml::Node& node) {
   add_kept_mass(node);
 }
 
-// A row's plan and exact attention on the same inputs: exp(lse of the plan - lse of all) is the
-// share of exact attention that the plan's pairs hold.
 void Pictures::add_kept_mass(const ggml::Node& node) {
-  const Inputs& x = *node.inputs;
   const Problem& p = node.plan->problem;
-  bool defined = node.plan->combine != Combine::gated && x.norm.kind == NormKind::softmax;
-  for (const Branch& b : node.plan->branches) defined &= b.source.kind == SourceKind::raw;
-  if (!defined) {
-    for (int64_t h = 0; h < std::min(heads_, p.heads); ++h) at(node.layer, h)->unknown = true;
-    return;
-  }
-  const Plan all = Plan::all(p).causal(x.causal).score(x.score).norm(x.norm);
-  const Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, p.dv});
-  const Tensor kept = make_tensor(DType::f32, {p.batch, p.heads, p.nq, 1});
-  const Tensor full = make_tensor(DType::f32, {p.batch, p.heads, p.nq, 1});
-  RunOptions options;
-  options.threads = threads_;
-  attend(*node.plan, x.q, x.k, x.v, {out.view, kept.view, {}}, options);
-  attend(all, x.q, x.k, x.v, {out.view, full.view, {}}, options);
+  const std::vector<double> kept = mass_kept(*node.plan, *node.inputs, threads_);
   for (int64_t h = 0; h < std::min(heads_, p.heads); ++h) {
     Sums& s = *at(node.layer, h);
-    const float* a = reinterpret_cast<const float*>(kept.view.at(0, h, 0));
-    const float* b = reinterpret_cast<const float*>(full.view.at(0, h, 0));
-    for (int64_t i = 0; i < p.nq; ++i) s.kept += std::min(1.0, std::exp(double(a[i]) - b[i]));
+    s.unknown |= kept.empty();
+    if (s.unknown) continue;
+    s.kept += kept[size_t(h)] * double(p.nq);
     s.queries += double(p.nq);
   }
 }

@@ -26,10 +26,12 @@ uint8_t mass_byte(double share);
 
 class Pictures {
  public:
-  Pictures(int64_t tokens, int64_t ubatch, std::vector<int> layers, int64_t heads, int threads);
+  Pictures(int64_t tokens, int64_t ubatch, std::vector<int> layers, int64_t heads, int threads,
+           int64_t cells = kCells);
 
-  // Side of the cells for a document: a power of two that gives at most 128 cells.
-  static int64_t cell_for(int64_t tokens);
+  // Side of the cells for a document: a power of two that gives at most `cells` of them.
+  static constexpr int64_t kCells = 128;
+  static int64_t cell_for(int64_t tokens, int64_t cells = kCells);
 
   void add_exact(const ggml::Node& node);   // attention mass, mean over the cell's queries
   void add_method(const ggml::Node& node);  // share of the cell's causal pairs the plan reads

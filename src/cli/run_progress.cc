@@ -47,6 +47,11 @@ void Progress::clear() {
   std::fflush(stderr);
 }
 
+void Progress::set_left(double seconds) {
+  left_ = seconds;
+  left_at_ = Clock::now();
+}
+
 void Progress::begin(const std::string& name) {
   name_ = name;
   pass_start_ = Clock::now();
@@ -56,7 +61,8 @@ void Progress::begin(const std::string& name) {
 void Progress::update(int64_t done) {
   if (!shown_) return;
   const double all = double(finished_ * tokens_ + done);
-  const double left = all > 0 ? seconds_since(start_) * (double(passes_ * tokens_) - all) / all : 0;
+  double left = all > 0 ? seconds_since(start_) * (double(passes_ * tokens_) - all) / all : 0;
+  if (left_ >= 0) left = std::max(0.0, left_ - seconds_since(left_at_));
   const std::string line = progress_line(name_, finished_ + 1, passes_, done, tokens_,
                                          seconds_since(pass_start_), left, terminal_width());
   std::fprintf(stderr, "\r\x1b[K%s", line.c_str());

@@ -14,6 +14,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
+  // Seconds left from now, where the caller knows better than the passes so far.
+  void set_left(double seconds);
   void begin(const std::string& name);
   void update(int64_t done);  // tokens of this pass
   void end();                 // the pass is over
@@ -24,7 +26,8 @@ class Progress {
   bool shown_;
   int64_t passes_, tokens_, finished_ = 0;
   std::string name_;
-  Clock::time_point start_, pass_start_;
+  double left_ = -1;  // as set_left() had it at left_at_; negative: not said
+  Clock::time_point start_, pass_start_, left_at_;
 };
 
 // "[######....] 3/5 exact  3584/7680 tokens  612 tokens/s  0:41 left", at most `width` columns.

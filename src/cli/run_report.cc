@@ -13,18 +13,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kPictureBytes = 2'700'000;  // 3.6 MB as base64, so that the page stays near 4 MB
 
-std::string base64(const CellMap& bytes) {
-  static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t n = std::min<size_t>(3, bytes.size() - i);
-    uint32_t v = 0;
-    for (size_t j = 0; j < 3; ++j) v = v << 8 | (j < n ? bytes[i + j] : 0);
-    for (size_t j = 0; j < 4; ++j) out += j <= n ? digits[v >> (18 - 6 * j) & 63] : '=';
-  }
-  return out;
-}
-
 // To four decimals: the page prints no more.
 Json rounded(double x) {
   return std::isfinite(x) ? Json(std::round(x * 1e4) / 1e4) : Json(nullptr);
@@ -74,6 +62,33 @@ std::string escape_html(const std::string& s) {
 
 }  // namespace
 
+std::string base64(const CellMap& bytes) {
+  static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    const size_t n = std::min<size_t>(3, bytes.size() - i);
+    uint32_t v = 0;
+    for (size_t j = 0; j < 3; ++j) v = v << 8 | (j < n ? bytes[i + j] : 0);
+    for (size_t j = 0; j < 4; ++j) out += j <= n ? digits[v >> (18 - 6 * j) & 63] : '=';
+  }
+  return out;
+}
+
+std::string fill_page(const char* html, const char* css, const char* js, const std::string& title,
+                      const Json& data) {
+  std::string json;
+  for (const char c : dump(data)) {
+    if (c == '/' && !json.empty() && json.back() == '<') json += '\\';  // "</" would end the script
+    json += c;
+  }
+  std::string page = html;
+  replace(page, "{{title}}", escape_html(title));
+  replace(page, "{{css}}", css);
+  replace(page, "{{js}}", js);
+  replace(page, "{{data}}", json);
+  return page;
+}
+
 int64_t affordable_layers(int64_t grid, int64_t heads, int64_t methods) {
   const int64_t layer = grid * (grid + 1) / 2 * heads * (1 + methods);
   return std::max<int64_t>(1, kPictureBytes / layer);
@@ -95,17 +110,7 @@ std::string report_page(const RunInfo& info, const std::vector<Row>& rows,
   for (const auto& [name, maps] : pictures.methods)
     p["methods"].push_back({{"name", name}, {"maps", maps_json(maps)}});
 
-  std::string json;
-  for (const char c : dump(data)) {
-    if (c == '/' && !json.empty() && json.back() == '<') json += '\\';  // "</" would end the script
-    json += c;
-  }
-  std::string page = kReportHtml;
-  replace(page, "{{title}}", escape_html(info.model_desc));
-  replace(page, "{{css}}", kReportCss);
-  replace(page, "{{js}}", kReportJs);
-  replace(page, "{{data}}", json);
-  return page;
+  return fill_page(kReportHtml, kReportCss, kReportJs, info.model_desc, data);
 }
 
 }  // namespace regard::cli

@@ -1,5 +1,6 @@
 // The report: one self-contained HTML page. Its parts are in src/cli/report/. Layer: cli.
 #pragma once
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,12 @@ struct PictureSet {
   std::vector<std::pair<std::string, std::vector<std::vector<HeadPicture>>>>
       methods;  // by row name
 };
+
+std::string base64(const CellMap& bytes);
+
+// A page of src/cli/report with its marks {{title}}, {{css}}, {{js}}, {{data}} filled in.
+std::string fill_page(const char* html, const char* css, const char* js, const std::string& title,
+                      const nlohmann::ordered_json& data);
 
 // Most layers whose pictures fit the page's budget of bytes; at least one.
 int64_t affordable_layers(int64_t grid, int64_t heads, int64_t methods);

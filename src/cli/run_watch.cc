@@ -7,6 +7,16 @@
 
 namespace regard::cli {
 
+std::vector<int> spread(const std::set<int>& from, int64_t want) {
+  const std::vector<int> all(from.begin(), from.end());
+  const int64_t n = int64_t(all.size());
+  if (want >= n) return all;
+  if (want == 1) return {all[size_t(n / 2)]};
+  std::vector<int> out;
+  for (int64_t i = 0; i < want; ++i) out.push_back(all[size_t(i * (n - 1) / (want - 1))]);
+  return out;
+}
+
 void Watch::begin(bool count_pairs) {
   *this = Watch();
   count_pairs_ = count_pairs;
@@ -16,6 +26,8 @@ void Watch::add(const ggml::Node& node) {
   attention_ += node.seconds;
   plan_ += node.plan_seconds;
   ++calls_;
+  if (node.trace)
+    for (const auto& [stage, seconds] : node.trace->seconds) stages_[stage] += seconds;
   if (!node.exact_reason.empty()) ++exact_calls_[node.exact_reason];
   if (!count_pairs_ || !node.plan) return;
   off_the_clock([&] { count(node); });

@@ -4,11 +4,15 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "cli/run.h"
 #include "control.h"
 
 namespace regard::cli {
+
+// `want` layers of `from`, evenly spread, first and last among them.
+std::vector<int> spread(const std::set<int>& from, int64_t want);
 
 class Watch {
  public:
@@ -21,6 +25,8 @@ class Watch {
 
   double attention_seconds() const { return attention_; }
   double plan_seconds() const { return plan_; }
+  // Seconds by stage, as the nodes' traces have them.
+  const std::map<std::string, double>& stages() const { return stages_; }
   double own_seconds() const { return own_; }
   int64_t calls() const { return calls_; }
   const std::map<std::string, int64_t>& exact_calls() const { return exact_calls_; }
@@ -35,6 +41,7 @@ class Watch {
   double attention_ = 0, plan_ = 0, own_ = 0;
   int64_t calls_ = 0;
   std::map<std::string, int64_t> exact_calls_;
+  std::map<std::string, double> stages_;
   PairCounts pairs_;
   std::set<int> global_, windowed_;
 };

@@ -11,6 +11,9 @@ void add_plan(CLI::App& app);
 void add_attend(CLI::App& app);
 void add_explain(CLI::App& app);
 void add_run(CLI::App& app);
+void add_frontier(CLI::App& app);
+void add_capture(CLI::App& app);
+void add_search(CLI::App& app);
 void add_check(CLI::App& app);
 void add_bench(CLI::App& app);
 

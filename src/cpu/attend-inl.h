@@ -2,6 +2,8 @@
 //
 //   for each key tile:  pack K and V once
 //     for each row panel that may read it:  S = Q K^T;  scores;  P = softmax step;  O += P V
+//
+// Packing and the two products are the Arithmetic's (numeric-inl.h); the rest is f32.
 #if defined(REGARD_CPU_ATTEND_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef REGARD_CPU_ATTEND_INL_H_
 #undef REGARD_CPU_ATTEND_INL_H_
@@ -11,9 +13,7 @@
 
 #include <array>
 
-#include "cpu/finish.h"
-#include "cpu/gemm-inl.h"
-#include "cpu/pack-inl.h"
+#include "cpu/numeric-inl.h"
 #include "cpu/score-inl.h"
 #include "cpu/scratch.h"
 #include "cpu/softmax-inl.h"
@@ -22,34 +22,16 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
-// Rows that go through the micro-kernels together, and what their ranges have in common.
-struct Panel {
-  int64_t first = 0;       // row of the tile; its queries, acc, max and sum start there too
-  int rows = 0, live = 0;  // with and without padding; only the last panel is padded
-  int32_t min_lo, max_lo, min_hi, max_hi, min_sink, max_sink;
-
-  bool reads(const KeyTile& k) const {
-    return (min_lo <= k.last() && max_hi > k.first()) || max_sink > k.first();
-  }
-  bool reads_all(const KeyTile& k) const {
-    return (max_lo <= k.first() && min_hi > k.last()) || min_sink > k.last();
-  }
-};
-
+template <class Arithmetic>
 class Attend {
  public:
   Attend(const Call& c, const RowTile& t, const Scratch& m)
-      : c_(c), p_(c.w.problem), t_(t), m_(m), k_(c.w.k), v_(c.w.v) {
+      : c_(c), p_(c.w.problem), t_(t), m_(m), product_(c, t, m) {
     width_ = round_up(p_.dv, kLanes);
-    const Rows queries(c.w.q);
     for (int64_t first = 0; first < t.rows();) {
-      Panel p;
-      p.first = first;
-      p.rows = PanelRows(t.rows() - first);
-      p.live = int(std::min<int64_t>(p.rows, t.rows() - first));
-      summarise(p);
-      PackQueries(queries, t, first, p.rows, p.live, c.q_factor, m.decoded,
-                  m.queries + first * p_.dk);
+      const int rows = PanelRows(t.rows() - first);
+      const Panel p(*c.w.ranges, t, first, int(std::min<int64_t>(rows, t.rows() - first)), rows);
+      product_.PackQueries(p);
       first += p.live;
       padded_ = p.first + p.rows;
       panels_.push_back(p);
@@ -60,15 +42,20 @@ class Attend {
   }
 
   void Run(int64_t begin, int64_t end) {
+    if (begin == end) return;
     const KeyStream stream(c_.w, t_);
+    if (begin < end) stream.get(begin, next_);
     for (int64_t t = begin; t < end; ++t) {
-      stream.get(t, tile_);
+      tile_ = next_;
+      next_.n = 0;
+      if (t + 1 < end) stream.get(t + 1, next_);
       bool packed = false;
-      for (const Panel& p : panels_) {
-        if (!p.reads(tile_)) continue;
+      for (size_t n = 0; n < panels_.size(); ++n) {
+        Prefetch(n);
+        if (!panels_[n].reads(tile_)) continue;
         if (!packed) Pack();
         packed = true;
-        Step(p);
+        Step(panels_[n]);
       }
     }
   }
@@ -84,54 +71,50 @@ class Attend {
   }
 
  private:
-  void summarise(Panel& p) const {
-    const RowRanges& r = *c_.w.ranges;
-    p.min_lo = p.min_hi = p.min_sink = std::numeric_limits<int32_t>::max();
-    p.max_lo = p.max_hi = p.max_sink = 0;
-    const int64_t last = t_.i0 + (p.first + p.live - 1) / t_.heads;
-    for (int64_t i = t_.i0 + p.first / t_.heads; i <= last; ++i) {
-      // An empty range reads nothing: not even the key that its bounds enclose after a min and max.
-      const bool empty = r.lo[i] >= r.hi[i];
-      p.min_lo = std::min(p.min_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.max_lo = std::max(p.max_lo, empty ? std::numeric_limits<int32_t>::max() : r.lo[i]);
-      p.min_hi = std::min(p.min_hi, empty ? 0 : r.hi[i]);
-      p.max_hi = std::max(p.max_hi, empty ? 0 : r.hi[i]);
-      p.min_sink = std::min(p.min_sink, r.sink[i]);
-      p.max_sink = std::max(p.max_sink, r.sink[i]);
-    }
+  // Asks for this panel's share of the next tile's rows: packing would wait for each of them.
+  void Prefetch(size_t panel) const {
+    const size_t keys = size_t(next_.n), panels = panels_.size();
+    for (size_t j = keys * panel / panels; j < keys * (panel + 1) / panels; ++j)
+      product_.Prefetch(next_.id[j]);
   }
 
   void Pack() {
-    const int64_t h = t_.kv_head(p_);
-    PackKeys(k_, t_.b, h, tile_, m_.decoded, m_.keys);
-    finite_ = PackValues(v_, t_.b, h, tile_, m_.decoded, m_.values);
-    if (const View& kb = c_.w.key_bias) ReadBias(kb, Element(kb, t_.b, h, 0), tile_, m_.key_bias);
+    product_.PackKeys(tile_);
+    finite_ = product_.PackValues(tile_);
+    if (const View& kb = c_.w.key_bias)
+      ReadBias(kb, Element(kb, t_.b, t_.kv_head(p_), 0), tile_, m_.key_bias);
   }
 
   void Step(const Panel& p) {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
-    ScorePanel(p.rows, m_.queries + p.first * p_.dk, m_.keys, p_.dk, vecs, m_.scores);
+    product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
+    const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
     std::array<uint64_t, kMaxRows> forbidden = {};
+    int64_t h = p.first % t_.heads, i = p.first / t_.heads;
     for (int r = 0; r < p.live; ++r) {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
-      ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + row % t_.heads,
-               t_.i0 + row / t_.heads, full, vecs, s);
+      if (!bare) {
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h),
+                 full, vecs, s);
+      }
+      if (++h == t_.heads) h = 0, ++i;
       if (!finite_) forbidden[r] = Forbidden(s);
-      float* sum = m_.sum + row * kLanes;
+      float *sum = m_.sum + row * kLanes, *o = m_.acc + row * width_;
       if (c_.sigmoid) {
-        SigmoidRow(s, vecs, c_.shift, sum);
+        SigmoidRow<Arithmetic>(s, vecs, c_.shift, sum);
+      } else if (vecs == kKeyVecs) {
+        SoftmaxRow<Arithmetic, kKeyVecs>(s, vecs, m_.max + row, sum, o, width_);
       } else {
-        SoftmaxRow(s, vecs, m_.max + row, sum, m_.acc + row * width_, width_);
+        SoftmaxRow<Arithmetic, 0>(s, vecs, m_.max + row, sum, o, width_);
       }
     }
-    float* acc = m_.acc + p.first * width_;
+    product_.Weights(p, vecs);
     if (finite_) {
-      ValuePanel(p.rows, m_.scores, m_.values, tile_.n, int(width_ / kLanes), acc, width_);
+      product_.AddValues(p, tile_.n, m_.acc + p.first * width_, width_);
     } else {
-      for (int r = 0; r < p.live; ++r)
-        AddValues(m_.scores + r * kKeys, forbidden[r], acc + r * width_);
+      for (int r = 0; r < p.live; ++r) AddValues(r, forbidden[r], m_.acc + (p.first + r) * width_);
     }
   }
 
@@ -142,15 +125,13 @@ class Attend {
   }
 
   // O += P V of one row where V holds infinities or NaN: a forbidden pair must not touch them.
-  void AddValues(const float* weight, uint64_t forbidden, float* acc) const {
+  void AddValues(int r, uint64_t forbidden, float* acc) const {
     const DF d;
     for (int j = 0; j < tile_.n; ++j) {
       if (forbidden >> j & 1) continue;
-      const VF w = hn::Set(d, weight[j]);
-      for (int64_t c = 0; c < width_; c += kLanes) {
-        const float* v = m_.values + c / kPanel * kKeys * kPanel + j * kPanel + c % kPanel;
-        hn::Store(hn::MulAdd(w, hn::Load(d, v), hn::Load(d, acc + c)), d, acc + c);
-      }
+      const VF w = hn::Set(d, product_.Weight(r, j));
+      for (int64_t c = 0; c < width_; c += kLanes)
+        hn::Store(hn::MulAdd(w, product_.Value(j, c), hn::Load(d, acc + c)), d, acc + c);
     }
   }
 
@@ -158,30 +139,12 @@ class Attend {
   const Problem& p_;
   const RowTile& t_;
   const Scratch& m_;
-  const Rows k_, v_;
+  Arithmetic product_;
   int64_t width_ = 0, padded_ = 0;
   std::vector<Panel> panels_;
-  KeyTile tile_;
+  KeyTile tile_, next_;
   bool finite_ = true;
 };
-
-void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
-             const Slots& slots) {
-  Attend attend(c, t, m);
-  attend.Run(item.begin, item.end);
-  const int64_t dv = c.w.problem.dv;
-  attend.ForRows([&](int64_t r, PartialHead<float> head, float* acc) {
-    if (t.splits == 1) {
-      finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
-      return;
-    }
-    const int64_t slot = t.first_slot + item.split * t.rows() + r;
-    slots.head[slot] = head;
-    std::memcpy(slots.acc + slot * dv, acc, dv * sizeof(float));
-  });
-}
-
-std::string TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace regard::cpu

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/items.h"
 
 namespace regard::cpu {
@@ -19,6 +20,8 @@ struct Call {
     shift = norm.shift * log2e;
     sigmoid = norm.kind == NormKind::sigmoid;
     mask = w.branch->rule.mask.get();
+    bare = score.softcap == 0 && score.alibi.empty() && !score.bias && !w.key_bias;
+    numeric = parse_numeric(w.branch->numeric);
     if (score.alibi.empty()) return;
     position.resize(p.nq);
     for (int64_t i = 0; i < p.nq; ++i) position[i] = int32_t(i + p.offset);
@@ -34,7 +37,9 @@ struct Call {
   const Norm& norm;
   float q_factor = 0, cap = 0, shift = 0;
   bool sigmoid = false;
+  bool bare = false;  // scores are q.k, but for masks and ranges
   const BitMask* mask = nullptr;
+  Numeric numeric = Numeric::f32;
   std::vector<int32_t> position;  // [nq] on the keys' axis; only for alibi
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "cpu/isa.h"
 #include "regard/status.h"
 
 // One compilation a target. SSE4 and the Ice Lake variant of AVX-512 add nothing here but time.
@@ -20,13 +21,14 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 // The per-target code.
-#include "cpu/attend-inl.h"
+#include "cpu/item-inl.h"
 
 #if HWY_ONCE
 namespace regard::cpu {
 
 HWY_EXPORT(RunItem);
 HWY_EXPORT(TargetName);
+HWY_EXPORT(Lanes);
 
 namespace {
 
@@ -76,6 +78,18 @@ std::string target() {
   return HWY_DYNAMIC_DISPATCH(TargetName)();
 }
 
+std::string numeric_refusal(Numeric n) {
+  if (n == Numeric::f32 || n == Numeric::int16) return "";
+  const std::string name = n == Numeric::bf16 ? "bf16" : "int8";
+  if (!has_dot())
+    return "numeric '" + name + "' needs AVX-512 with BF16 and VNNI, which this machine lacks";
+  // Packing is the one of 512-bit vectors.
+  const std::string in_use = target();
+  if (HWY_DYNAMIC_DISPATCH(Lanes)() != 16)
+    return "numeric '" + name + "' needs 512-bit vectors; the instruction set in use is " + in_use;
+  return "";
+}
+
 std::string refusal(const Work& w) {
   const Branch& b = *w.branch;
   const auto plain = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
@@ -98,8 +112,7 @@ std::string refusal(const Work& w) {
   if (w.out.column_mass) return "column mass is the reference's";
   if (w.problem.dk > 576 || w.problem.dv > 576) return "head sizes above 576";
   if (b.source.kind == SourceKind::pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
-  if (b.numeric != "f32") return "arithmetic '" + b.numeric + "', not f32";
-  return "";
+  return numeric_refusal(parse_numeric(b.numeric));
 }
 
 void run(const Work& w) {

@@ -16,13 +16,7 @@ void finish_row(const Call& c, int64_t b, int64_t h, int64_t i, PartialHead<floa
     return;
   }
   float factor = 1;
-  if (c.norm.kind == NormKind::softmax_sink) {
-    const PartialHead<float> sink{c.norm.sink[h], c.norm.sink[h] > -INFINITY ? 1.0f : 0.0f};
-    const MergeScales<float> s = merge_scales(head.max, sink.max);
-    head.max = s.max;
-    head.sum = head.sum * s.a + sink.sum * s.b;
-    factor = s.a;
-  }
+  if (c.norm.kind == NormKind::softmax_sink) factor = add_sink(head, c.norm.sink[h]);
   if (!c.sigmoid) factor = head.sum == 0 ? 0 : factor / head.sum;
   for (int64_t d = 0; d < p.dv; ++d) acc[d] *= factor;
   const View& out = c.w.out.out;
@@ -46,7 +40,7 @@ void merge_splits(const Call& c, const RowTile& t, const Slots& slots) {
       const int64_t slot = t.first_slot + s * t.rows() + r;
       merge(head, acc, slots.head[slot], slots.acc + slot * dv, dv);
     }
-    finish_row(c, t.b, t.h0 + r % t.heads, t.i0 + r / t.heads, head, acc);
+    finish_row(c, t.b, t.h0 + r % t.heads, t.query(r), head, acc);
   }
 }
 

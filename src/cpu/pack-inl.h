@@ -1,5 +1,5 @@
 // Packing: a tile of keys transposed, a tile of values by column panels, the query rows with the
-// scale folded in; all f32. Done once per row tile, not once per row. Layer: cpu (per target).
+// scale folded in. Done once per row tile, not once per row. Layer: cpu (per target).
 #if defined(REGARD_CPU_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef REGARD_CPU_PACK_INL_H_
 #undef REGARD_CPU_PACK_INL_H_
@@ -7,8 +7,8 @@
 #define REGARD_CPU_PACK_INL_H_
 #endif
 
-#include "cpu/cover.h"
 #include "cpu/decode-inl.h"
+#include "cpu/panel.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
@@ -48,21 +48,24 @@ HWY_INLINE void Transpose4(const float* rows, int64_t stride, float* dst, int di
 }
 #endif
 
-// dst: panels [dk][kPanel] of keys. Columns past tile.n hold what was there before: the scores they
-// make are masked. rows: [kLanes][dk rounded up to 32]; a vector's worth of keys is decoded before
-// any is read back, since a load right behind its store would wait for it.
-inline void PackKeys(const Rows& k, int64_t b, int64_t h, const KeyTile& tile, float* rows,
-                     float* dst) {
-  const int64_t dk = k.size(), stride = round_up(dk, 32);
+// dst: panels [words][kPanel] of keys, a key's row being `words` 32-bit words: numbers, or pairs or
+// quads of smaller ones (nothing here looks inside). read(j, row) fetches the tile's key j, whole
+// vectors of it. Columns past tile.n hold what was there before: the scores they make are masked.
+// rows: [kLanes][words rounded up to 32]; a vector's worth of keys is read before any is read back,
+// since a load right behind its store would wait for it.
+template <class F>
+HWY_INLINE void PackKeys(const KeyTile& tile, int64_t words, const F& read, float* rows,
+                         float* dst) {
+  const int64_t stride = round_up(words, 32);
   for (int g = 0; g * kLanes < tile.n; ++g) {
-    float* panel = dst + (g / 2) * dk * kPanel + (g % 2) * kLanes;
+    float* panel = dst + (g / 2) * words * kPanel + (g % 2) * kLanes;
     const int keys = std::min(kLanes, tile.n - g * kLanes);
-    for (int j = 0; j < keys; ++j) k.Read(b, h, tile.id[g * kLanes + j], rows + j * stride);
+    for (int j = 0; j < keys; ++j) read(g * kLanes + j, rows + j * stride);
 #if HWY_TARGET == HWY_SCALAR
-    for (int64_t c = 0; c < dk; ++c) panel[c * kPanel] = rows[c];
+    for (int64_t c = 0; c < words; ++c) panel[c * kPanel] = rows[c];
 #else
-    for (int64_t c = 0; c < dk; c += 4) {
-      Transpose4(rows + c, stride, panel + c * kPanel, int(std::min<int64_t>(4, dk - c)));
+    for (int64_t c = 0; c < words; c += 4) {
+      Transpose4(rows + c, stride, panel + c * kPanel, int(std::min<int64_t>(4, words - c)));
     }
 #endif
   }
@@ -117,17 +120,21 @@ inline bool PackValues(const Rows& v, int64_t b, int64_t h, const KeyTile& tile,
   return put.finite();
 }
 
-// dst: [dk][rows] of one row panel, times `factor`; `live` rows come from the tile, the rest are 0.
-inline void PackQueries(const Rows& q, const RowTile& t, int64_t first, int rows, int live,
-                        float factor, float* row, float* dst) {
-  const int64_t dk = q.size();
-  for (int r = 0; r < rows; ++r) {
-    if (r < live) {
-      q.Read(t.b, t.h0 + (first + r) % t.heads, t.i0 + (first + r) / t.heads, row);
-    } else {
-      std::fill(row, row + dk, 0.0f);
+// f(r, row) for the rows of one panel: `live` rows from the tile, times `factor`, the rest 0. What
+// lies past the row's end, up to a vector, is finite. row: [dk rounded up to 32].
+template <class F>
+HWY_INLINE void ForQueries(const Rows& q, const RowTile& t, const Panel& p, float factor,
+                           float* row, const F& f) {
+  const DF d;
+  for (int r = 0; r < p.rows; ++r) {
+    if (r <= p.live) std::fill(row, row + round_up(q.size(), 32), 0.0f);
+    if (r < p.live) {
+      const int64_t at = p.first + r;
+      q.Read(t.b, t.h0 + at % t.heads, t.query(at), row);
+      for (int64_t c = 0; c < q.size(); c += kLanes)
+        hn::Store(hn::Mul(hn::Load(d, row + c), hn::Set(d, factor)), d, row + c);
     }
-    for (int64_t c = 0; c < dk; ++c) dst[c * rows + r] = row[c] * factor;
+    f(r, row);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cpu/peaks_dot.h"
 
 #ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
@@ -62,29 +63,65 @@ namespace regard::cpu {
 HWY_EXPORT(Multiply);
 HWY_EXPORT(Sum);
 
-Peaks measure_peaks(int threads) {
+namespace {
+
+constexpr int64_t kRounds = 1'000'000;  // about 3 ms of FMA
+constexpr int64_t kPad = 16;            // floats a cache line
+
+double now() {
+  const auto t = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(t).count();
+}
+
+// `work` returns the operations that it did; their rate, in 10^9 a second.
+double rate(int threads, double (*work)(int64_t rounds, float* sink)) {
+  std::vector<float> sink(size_t(threads * kPad));
+  std::vector<double> done(size_t(threads * kPad));
+  const double begin = now();
+  parallel_for(threads, threads, [&](int64_t i, int) {
+    done[size_t(i * kPad)] = work(kRounds, &sink[size_t(i * kPad)]);
+  });
+  return done[0] * threads / (now() - begin) / 1e9;
+}
+
+}  // namespace
+
+Peaks::Peaks() : memory_(size_t(64) << 20, 1.0f) {}
+
+double Peaks::fma_gflops(int threads) {
   target();  // settles the dispatch
-  const auto multiply = HWY_DYNAMIC_DISPATCH(Multiply);
+  return rate(threads, HWY_DYNAMIC_DISPATCH(Multiply));
+}
+
+double Peaks::bf16_gflops(int threads) {
+  return target() == "AVX3" && has_bf16_dot() ? rate(threads, bf16_dot) : 0;
+}
+
+double Peaks::int8_gops(int threads) {
+  return target() == "AVX3" && has_int8_dot() ? rate(threads, int8_dot) : 0;
+}
+
+double Peaks::read_gbs(int threads) {
+  target();
   const auto sum = HWY_DYNAMIC_DISPATCH(Sum);
-  const auto now = [] {
-    const auto t = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(t).count();
-  };
-  std::vector<float> buffer(size_t(128) << 20, 1.0f), sink(size_t(threads) * 16);
-  const int64_t share = int64_t(buffer.size()) / threads / 64 * 64;
-  std::vector<double> flops(size_t(threads) * 8);
-  Peaks best;
-  for (int n = 0; n < 5; ++n) {
-    double t = now();
-    parallel_for(threads, threads, [&](int64_t i, int) {
-      flops[size_t(i) * 8] = multiply(2'000'000, &sink[size_t(i) * 16]);
-    });
-    best.gflops = std::max(best.gflops, flops[0] * threads / (now() - t) / 1e9);
-    t = now();
-    parallel_for(threads, threads, [&](int64_t i, int) {
-      sink[size_t(i) * 16] = sum(buffer.data() + i * share, share);
-    });
-    best.read_gbs = std::max(best.read_gbs, double(share * threads) * 4 / (now() - t) / 1e9);
+  std::vector<float> sink(size_t(threads * kPad));
+  // Eight pieces a thread, so that one which loses its core for a while does not stop the rest.
+  const int64_t pieces = threads * 8, share = int64_t(memory_.size()) / pieces / 64 * 64;
+  const double begin = now();
+  parallel_for(pieces, threads, [&](int64_t i, int worker) {
+    sink[size_t(worker * kPad)] += sum(memory_.data() + i * share, share);
+  });
+  return double(share * pieces) * 4 / (now() - begin) / 1e9;
+}
+
+PeakSummary measure_peaks(Peaks& peaks, int threads) {
+  PeakSummary best{.threads = threads};
+  const auto raise = [](double& x, double y) { x = std::max(x, y); };
+  for (int n = 0; n < 7; ++n) {
+    raise(best.fma_gflops, peaks.fma_gflops(threads));
+    raise(best.bf16_gflops, peaks.bf16_gflops(threads));
+    raise(best.int8_gops, peaks.int8_gops(threads));
+    raise(best.read_gbs, peaks.read_gbs(threads));
   }
   return best;
 }

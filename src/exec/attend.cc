@@ -1,6 +1,5 @@
 // attend and explain: the ordered list of implementations, the merge driver, the finish.
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +7,8 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cpu/isa.h"
+#include "cpu/items.h"
 #include "exec/pool_keys.h"
 #include "plan/validate.h"
 #include "plan/work.h"
@@ -48,6 +49,7 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;
+  if (br.cover.list) w.lists = {br.cover.list.get()};
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -79,16 +81,13 @@ struct Partials {
 float finish(PartialHead<float> part, const Norm& norm, int64_t h, float* acc, int64_t dv) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   if (norm.kind == NormKind::sigmoid) return lse(part);
-  if (norm.kind == NormKind::softmax_sink && norm.sink[size_t(h)] > -kInf) {
-    const MergeScales<float> s = merge_scales(part.max, norm.sink[size_t(h)]);
-    for (int64_t c = 0; c < dv; ++c) acc[c] *= s.a;
-    part = {s.max, part.sum * s.a + s.b};
-  }
+  const float factor =
+      norm.kind == NormKind::softmax_sink ? add_sink(part, norm.sink[size_t(h)]) : 1.0f;
   if (part.sum == 0) {
     std::fill(acc, acc + dv, 0.0f);
     return -kInf;
   }
-  for (int64_t c = 0; c < dv; ++c) acc[c] /= part.sum;
+  for (int64_t c = 0; c < dv; ++c) acc[c] *= factor / part.sum;
   return lse(part);
 }
 
@@ -124,6 +123,13 @@ void merge_rows(const Call& c, std::vector<Partials>* parts) {
 }
 
 void cpu_run(const Call& c) {
+  if (fusible(c.plan)) {
+    Prepared all;
+    prepare(c, 0, &all);
+    for (size_t n = 1; n < c.plan.branches.size(); ++n)
+      all.work.lists.push_back(c.plan.branches[n].cover.list.get());
+    return cpu::run(all.work);
+  }
   std::vector<Partials> parts;
   for (size_t n = 0; n < c.plan.branches.size(); ++n) {
     Prepared one;
@@ -243,8 +249,22 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
   kImplementations[chosen - list.begin()].run(call);
 }
 
+std::string numeric_refusal(const std::string& name) {
+  const std::vector<std::string>& known = numerics();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw Error(fmt::format("numeric '{}' is unknown; accepted: {}", name, fmt::join(known, ", ")));
+  return cpu::numeric_refusal(cpu::parse_numeric(name));
+}
+
+// ggml rounds queries to 8 bits where keys are quantised, and to nothing where they are f16 or f32.
+std::string default_numeric(const Problem& p, DType keys) {
+  if (info(keys).block == 1) return "f32";
+  if (p.nq * p.group() <= cpu::kFewRows) return "int16";
+  return numeric_refusal("bf16").empty() ? "bf16" : "f32";
+}
+
 const char* version() { return "0.1.0"; }
 std::string cpu_target() { return cpu::target(); }
-int hardware_threads() { return std::max(1, omp_get_num_procs()); }
+int hardware_threads() { return processors(); }
 
 }  // namespace regard

@@ -40,11 +40,15 @@ Json param_json(const Param& p) {
 std::string record_json(const Record& r, int indent) {
   Json params = Json::array();
   for (const Param& p : r.params) params.push_back(param_json(p));
-  const Json j = {{"name", r.name},       {"title", r.title}, {"family", r.family},
-                  {"paper", r.paper},     {"year", r.year},   {"phase", r.phase},
-                  {"summary", r.summary}, {"when", r.when},   {"cost", r.cost},
-                  {"differs", r.differs}, {"needs", r.needs}, {"prefix", r.prefix},
-                  {"twin", r.twin},       {"params", params}};
+  const Json j = {
+      {"name", r.name},       {"title", r.title},
+      {"family", r.family},   {"paper", r.paper},
+      {"year", r.year},       {"phase", r.phase},
+      {"summary", r.summary}, {"when", r.when},
+      {"cost", r.cost},       {"differs", r.differs},
+      {"needs", r.needs},     {"prefix", r.prefix},
+      {"twin", r.twin},       {"sweep", {{"param", r.sweep.param}, {"values", r.sweep.values}}},
+      {"params", params}};
   return j.dump(indent);
 }
 

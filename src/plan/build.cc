@@ -66,6 +66,11 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
   return plan;
 }
 
+const std::vector<std::string>& numerics() {
+  static const std::vector<std::string> names = {"f32", "bf16", "int8", "int16"};
+  return names;
+}
+
 Plan Plan::columns(const Problem& p, IndexList list) {
   Plan plan = one_branch(p);
   plan.branches[0].cover.kind = CoverKind::columns;
@@ -104,6 +109,15 @@ Plan& Plan::score(Score s) {
 }
 Plan& Plan::norm(Norm n) {
   for (Branch& b : branches) b.norm = n;
+  return *this;
+}
+Plan& Plan::numeric(const std::string& name) {
+  for (Branch& b : branches) b.numeric = name;
+  return *this;
+}
+Plan& Plan::order(Order o) {
+  for (Branch& b : branches) b.order = o;
+  lowered = false;
   return *this;
 }
 Plan& Plan::pooled(int block) {

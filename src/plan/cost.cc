@@ -47,24 +47,60 @@ Count count_ranges(const Problem& p, const RowRanges& r, int64_t keys) {
   return c;
 }
 
-// One row of a list, mask aside.
-Count count_list_row(const Problem& p, const IndexList& l, const RowRanges& r, int64_t keys,
-                     int64_t id, int64_t row) {
-  Count c;
-  const int64_t i0 = row * l.bq, i1 = std::min<int64_t>(i0 + l.bq, p.nq);
-  for (int64_t e = l.start[id]; e < l.start[id + 1]; ++e) {
-    const int64_t j0 = int64_t(l.index[e] & ~IndexList::kBoundary) * l.bk;
-    const int64_t j1 = std::min<int64_t>(j0 + l.bk, keys);
-    c.tiles += 1;
-    c.tile_pairs += double((i1 - i0) * (j1 - j0));
-    if (!(l.index[e] & IndexList::kBoundary)) {
-      c.pairs += double((i1 - i0) * (j1 - j0));
-      continue;
+// Tiles of one list against rows of queries, masks aside. Under an order a tile's keys are sorted
+// once, so that a query counts its own by bisection.
+class ListCount {
+ public:
+  ListCount(const Problem& p, const Branch& br, const RowRanges& r)
+      : p_(p), br_(br), list_(*br.cover.list), ranges_(r), keys_(source_keys(p, br)) {}
+
+  // Tile row `row` of head (b, h), or of all that share it where there is no order.
+  Count row(int64_t b, int64_t h, int64_t row) {
+    const uint32_t* token = br_.order.queries ? br_.order.queries->row(b, h, p_.heads) : nullptr;
+    if (br_.order.keys) sort(br_.order.keys->row(b, h, p_.heads));
+    const int64_t n0 = row * list_.bq, n1 = std::min<int64_t>(n0 + list_.bq, p_.nq);
+    const int64_t id = list_.row_id(b, h, row, p_.heads);
+    Count c;
+    for (int64_t e = list_.start[id]; e < list_.start[id + 1]; ++e) {
+      const int64_t j0 = int64_t(list_.index[e] & ~IndexList::kBoundary) * list_.bk;
+      const int64_t j1 = std::min<int64_t>(j0 + list_.bk, keys_);
+      c.tiles += 1;
+      c.tile_pairs += double((n1 - n0) * (j1 - j0));
+      if (!(list_.index[e] & IndexList::kBoundary)) {
+        c.pairs += double((n1 - n0) * (j1 - j0));
+        continue;
+      }
+      for (int64_t n = n0; n < n1; ++n) c.pairs += double(pairs(token ? token[n] : n, j0, j1));
     }
-    for (int64_t i = i0; i < i1; ++i) c.pairs += double(range_pairs(r, i, j0, j1));
+    return c;
   }
-  return c;
-}
+
+ private:
+  void sort(const uint32_t* order) {
+    if (order == order_) return;
+    order_ = order;
+    sorted_.assign(order, order + keys_);
+    for (int64_t j = 0; j < keys_; j += list_.bk)
+      std::sort(sorted_.begin() + j, sorted_.begin() + std::min<int64_t>(j + list_.bk, keys_));
+  }
+
+  int64_t pairs(int64_t i, int64_t j0, int64_t j1) const {
+    if (!br_.order.keys) return range_pairs(ranges_, i, j0, j1);
+    const auto below = [&](int64_t token) {
+      const auto first = sorted_.begin() + j0;
+      return std::lower_bound(first, sorted_.begin() + j1, token) - first;
+    };
+    return below(ranges_.hi[i]) - below(ranges_.lo[i]) + below(ranges_.sink[i]);
+  }
+
+  const Problem& p_;
+  const Branch& br_;
+  const IndexList& list_;
+  const RowRanges& ranges_;
+  const int64_t keys_;
+  const uint32_t* order_ = nullptr;
+  std::vector<uint32_t> sorted_;  // tokens, ascending inside each tile
+};
 
 // Where a mask has its say, bits are counted.
 double masked_pairs(const Problem& p, const Branch& br, int64_t b, int64_t h, bool cover) {
@@ -77,13 +113,23 @@ double masked_pairs(const Problem& p, const Branch& br, int64_t b, int64_t h, bo
   return n;
 }
 
-// Counts of every list row, so that heads which share rows share the work.
+// Counts head by head; heads that share lists and have no order share the work.
 std::vector<Count> count_list(const Problem& p, const Branch& br, const RowRanges& r) {
   const IndexList& l = *br.cover.list;
-  std::vector<Count> counts;
-  for (int64_t id = 0; id + 1 < int64_t(l.start.size()); ++id)
-    counts.push_back(count_list_row(p, l, r, source_keys(p, br), id, id % l.rows));
-  return counts;
+  ListCount count(p, br, r);
+  std::vector<Count> heads(size_t(p.batch * p.heads));
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h) {
+      Count& c = heads[size_t(b * p.heads + h)];
+      const int64_t twin_b = l.batch == 1 ? 0 : b;
+      const int64_t twin_h = h * l.heads / p.heads * p.heads / l.heads;  // first with these lists
+      if (!br.order && (twin_b < b || twin_h < h)) {
+        c = heads[size_t(twin_b * p.heads + twin_h)];
+        continue;
+      }
+      for (int64_t row = 0; row < l.rows; ++row) c += count.row(b, h, row);
+    }
+  return heads;
 }
 
 }  // namespace
@@ -98,25 +144,25 @@ Cost cost(const Plan& given) {
     const int64_t keys = source_keys(p, br);
     const RowRanges r = row_ranges(p, br);
     const Count shared = br.cover.list ? Count{} : count_ranges(p, r, keys);
-    const std::vector<Count> rows = br.cover.list ? count_list(p, br, r) : std::vector<Count>{};
+    const std::vector<Count> heads = br.cover.list ? count_list(p, br, r) : std::vector<Count>{};
     for (int64_t b = 0; b < p.batch; ++b)
       for (int64_t h = 0; h < p.heads; ++h) {
-        Count c = shared;
-        if (br.cover.list)
-          for (int64_t row = 0; row < br.cover.list->rows; ++row)
-            c += rows[size_t(br.cover.list->row_id(b, h, row, p.heads))];
+        Count c = br.cover.list ? heads[size_t(b * p.heads + h)] : shared;
         if (br.rule.mask) c.pairs = masked_pairs(p, br, b, h, true);
         out.pairs += c.pairs;
         out.head_pairs[size_t(h)] += c.pairs;
         out.tiles += c.tiles;
         out.tile_pairs += c.tile_pairs;
       }
-    const double list_bytes = br.cover.list ? 4.0 * double(br.cover.list->index.size()) : 0;
+    double list_bytes = br.cover.list ? 4.0 * double(br.cover.list->index.size()) : 0;
+    for (const auto& order : {br.order.queries, br.order.keys})
+      if (order) list_bytes += 4.0 * double(order->token.size());
     const double key_side = br.cover.list ? br.cover.list->bk : kTile;
     out.bytes += out.tiles * key_side * double(p.dk + p.dv) * 4 + list_bytes;
   }
   Branch exact = plan.branches.at(0);
   exact.cover = Cover{};
+  exact.order = Order{};
   exact.source = Source{};
   if (exact.rule.mask && exact.rule.mask->nk == p.nk) {
     for (int64_t b = 0; b < p.batch; ++b)

@@ -86,6 +86,16 @@ Tensor tensor(const Json& j) {
   return t;
 }
 
+Json permutation(const Permutation& p) {
+  return {{"batch", p.batch}, {"heads", p.heads}, {"n", p.n}, {"token", p.token}};
+}
+std::shared_ptr<const Permutation> permutation(const Json& j) {
+  auto p = std::make_shared<Permutation>();
+  p->batch = j.at("batch"), p->heads = j.at("heads"), p->n = j.at("n");
+  p->token = j.at("token").get<std::vector<uint32_t>>();
+  return p;
+}
+
 Json branch(const Branch& b) {
   Json j;
   j["source"] = {{"kind", kSources[int(b.source.kind)]}, {"block", b.source.block}};
@@ -95,6 +105,9 @@ Json branch(const Branch& b) {
     c["list"] = {{"batch", l->batch}, {"heads", l->heads}, {"rows", l->rows},
                  {"cols", l->cols},   {"bq", l->bq},       {"bk", l->bk},
                  {"start", l->start}, {"index", l->index}};
+  if (b.cover.list && !b.cover.list->list_of.empty()) c["list"]["list_of"] = b.cover.list->list_of;
+  if (b.order.queries) j["order"]["queries"] = permutation(*b.order.queries);
+  if (b.order.keys) j["order"]["keys"] = permutation(*b.order.keys);
   Json& r = j["rule"] = {{"causal", b.rule.causal}, {"window", window(b.rule.window)}};
   if (const BitMask* m = b.rule.mask.get())
     r["mask"] = {{"batch", m->batch},
@@ -129,7 +142,13 @@ Branch branch(const Json& j) {
     list->bq = l.at("bq"), list->bk = l.at("bk");
     list->start = l.at("start").get<std::vector<int64_t>>();
     list->index = l.at("index").get<std::vector<uint32_t>>();
+    if (l.contains("list_of")) list->list_of = l["list_of"].get<std::vector<uint32_t>>();
     b.cover.list = list;
+  }
+  if (j.contains("order")) {
+    const Json& o = j["order"];
+    if (o.contains("queries")) b.order.queries = permutation(o["queries"]);
+    if (o.contains("keys")) b.order.keys = permutation(o["keys"]);
   }
   const Json& r = j.at("rule");
   b.rule.causal = r.at("causal");

@@ -29,25 +29,65 @@ PairRows::PairRows(const Problem& p, const Branch& branch, bool cover)
   row_.resize(size_t(words()));
 }
 
-void PairRows::load_list_row(int64_t id) {
-  if (id == loaded_) return;
+// Places [first, last) of the keys' axis, as the tokens that stand there.
+void PairRows::set_keys(const uint32_t* keys, int64_t first, int64_t last) {
+  if (!keys) return set_bits(cover_bits_.data(), first, last);
+  for (int64_t n = first; n < last; ++n) cover_bits_[keys[n] >> 6] |= 1ull << (keys[n] & 63);
+}
+
+void PairRows::load_list(int64_t id, const uint32_t* keys) {
+  if (id == loaded_ && keys == loaded_keys_) return;
   const IndexList& l = *branch_.cover.list;
-  list_.assign(size_t(words()), 0);
+  cover_bits_.assign(size_t(words()), 0);
   for (int64_t e = l.start[id]; e < l.start[id + 1]; ++e) {
     const int64_t first = int64_t(l.index[e] & ~IndexList::kBoundary) * l.bk;
-    set_bits(list_.data(), first, std::min<int64_t>(first + l.bk, keys_));
+    set_keys(keys, first, std::min<int64_t>(first + l.bk, keys_));
   }
   loaded_ = id;
+  loaded_keys_ = keys;
+}
+
+BandRuns band_runs(const Problem& p, const Window& band, int64_t place) {
+  const int64_t at = place + p.offset;
+  const int64_t hi =
+      std::clamp<int64_t>(band.right < 0 ? p.nk : at + band.right + 1, 0, p.nk);
+  const int64_t lo = std::clamp<int64_t>(band.left < 0 ? 0 : at - band.left, 0, hi);
+  return {{0, lo}, {std::min(band.sink, lo), hi}};
+}
+
+void PairRows::load_band(int64_t place, const uint32_t* keys) {
+  cover_bits_.assign(size_t(words()), 0);
+  const BandRuns runs = band_runs(problem_, branch_.cover.band, place);
+  for (int n = 0; n < 2; ++n) set_keys(keys, runs.first[n], runs.last[n]);
+}
+
+int64_t PairRows::place_of(int64_t b, int64_t h, int64_t i) {
+  if (!branch_.order.queries) return i;
+  const uint32_t* token = branch_.order.queries->row(b, h, problem_.heads);
+  if (token != placed_) {
+    place_.resize(size_t(problem_.nq));
+    for (int64_t n = 0; n < problem_.nq; ++n) place_[token[n]] = uint32_t(n);
+    placed_ = token;
+  }
+  return place_[i];
 }
 
 const uint64_t* PairRows::row(int64_t b, int64_t h, int64_t i) {
   std::fill(row_.begin(), row_.end(), 0);
   set_bits(row_.data(), ranges_.lo[i], ranges_.hi[i]);
   set_bits(row_.data(), 0, ranges_.sink[i]);
-  if (cover_ && branch_.cover.list) {
-    const IndexList& l = *branch_.cover.list;
-    load_list_row(l.row_id(b, h, i / l.bq, problem_.heads));
-    for (int64_t w = 0; w < words(); ++w) row_[w] &= list_[w];
+  const Order& order = branch_.order;
+  const bool list = bool(branch_.cover.list);
+  if (cover_ && (list || (order && branch_.cover.kind == CoverKind::band))) {
+    const uint32_t* keys = order.keys ? order.keys->row(b, h, problem_.heads) : nullptr;
+    const int64_t place = place_of(b, h, i);
+    if (list) {
+      const IndexList& l = *branch_.cover.list;
+      load_list(l.row_id(b, h, place / l.bq, problem_.heads), keys);
+    } else {
+      load_band(place, keys);
+    }
+    for (int64_t w = 0; w < words(); ++w) row_[w] &= cover_bits_[w];
   }
   if (branch_.rule.mask) {
     const uint64_t* m = branch_.rule.mask->row(b, h, i);

@@ -32,9 +32,19 @@ std::string cover_text(const Branch& b) {
   int64_t boundary = 0;
   for (uint32_t e : l.index) boundary += (e & IndexList::kBoundary) != 0;
   const char* sharing = l.heads == 1 ? "one list for all heads" : "a list per head";
-  return fmt::format("{} {}x{}, {} kept ({} boundary), {}",
-                     c.kind == CoverKind::tiles ? "tiles" : "columns", l.bq, l.bk, l.index.size(),
-                     boundary, sharing);
+  std::string s = fmt::format("{} {}x{}, {} kept ({} boundary), {}",
+                              c.kind == CoverKind::tiles ? "tiles" : "columns", l.bq, l.bk,
+                              l.index.size(), boundary, sharing);
+  if (!l.list_of.empty()) s += fmt::format(", {} rows share {} lists", l.list_of.size(), l.lists());
+  return s;
+}
+
+// Sizes say who shares a permutation: one for all heads, for a group, or a head's own.
+std::string order_text(const Order& o) {
+  std::string s;
+  if (o.queries) s += fmt::format(", queries in order [{},{}]", o.queries->batch, o.queries->heads);
+  if (o.keys) s += fmt::format(", keys in order [{},{}]", o.keys->batch, o.keys->heads);
+  return s;
 }
 
 std::string rule_text(const Rule& r) {
@@ -74,8 +84,8 @@ std::string describe(const Plan& plan) {
     const Branch& b = plan.branches[i];
     const std::string source =
         b.source.kind == SourceKind::raw ? "raw" : fmt::format("pooled by {}", b.source.block);
-    s += fmt::format("  branch {}: {}; {}; {}; {}{}; {}\n", i, source, cover_text(b),
-                     rule_text(b.rule), norm_text(b.norm), score_text(b.score), b.numeric);
+    s += fmt::format("  branch {}: {}{}; {}; {}; {}{}; {}\n", i, source, order_text(b.order),
+                     cover_text(b), rule_text(b.rule), norm_text(b.norm), score_text(b.score), b.numeric);
   }
   const Cost c = cost(plan);
   s += fmt::format("  density {:.4f} of {:.4g} pairs, {:.4g} FLOP in {:.0f} tiles\n", c.density(),

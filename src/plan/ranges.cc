@@ -33,7 +33,9 @@ int64_t source_keys(const Problem& p, const Branch& b) {
 }
 
 RowRanges row_ranges(const Problem& p, const Branch& b) {
-  const Window w = b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
+  // A band under an order is about places: lower() makes it columns.
+  const bool band = b.cover.kind == CoverKind::band && !b.order;
+  const Window w = band ? b.cover.band : b.rule.window;
   RowRanges out;
   out.lo.resize(p.nq);
   out.hi.resize(p.nq);

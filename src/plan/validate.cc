@@ -18,12 +18,15 @@ class Checker {
 
   void check() const {
     source();
+    order();
     cover();
     rule();
     score();
     norm();
-    if (b_.numeric != "f32")
-      refuse(fmt::format("numeric '{}' is unknown; accepted: f32", b_.numeric));
+    const std::vector<std::string>& known = numerics();
+    if (std::find(known.begin(), known.end(), b_.numeric) == known.end())
+      refuse(fmt::format("numeric '{}' is unknown; accepted: {}", b_.numeric,
+                         fmt::join(known, ", ")));
   }
 
  private:
@@ -37,6 +40,35 @@ class Checker {
       refuse(fmt::format("pooled block {} must be at least 1", b_.source.block));
     if (!p_.cu_q.empty()) refuse("pooled keys need one sequence, not packed ones");
     if (!b_.score.alibi.empty()) refuse("ALiBi with pooled keys is not defined");
+  }
+
+  void permutation(const char* name, const Permutation& o, int64_t n, int64_t kv_heads) const {
+    const bool heads_ok = o.heads == 1 || o.heads == kv_heads || o.heads == p_.heads;
+    if (o.n != n || (o.batch != 1 && o.batch != p_.batch) || !heads_ok ||
+        int64_t(o.token.size()) != o.batch * o.heads * n)
+      refuse(fmt::format("{} order [{},{},{}] of {} tokens; accepted: [1|{},1|{}{},{}]", name,
+                         o.batch, o.heads, o.n, o.token.size(), p_.batch,
+                         kv_heads == p_.heads ? "" : fmt::format("{}|", kv_heads), p_.heads, n));
+    std::vector<bool> seen;
+    for (size_t e = 0; e < o.token.size(); ++e) {
+      if (int64_t(e) % n == 0) seen.assign(size_t(n), false);
+      const int64_t token = o.token[e], place = int64_t(e) % n;
+      if (token >= n)
+        refuse(fmt::format("{} order: token {} at place {}; accepted: below {}", name, token, place,
+                           n));
+      if (seen[size_t(token)])
+        refuse(fmt::format("{} order: token {} twice, again at place {}", name, token, place));
+      seen[size_t(token)] = true;
+    }
+  }
+
+  void order() const {
+    const Order& o = b_.order;
+    if (o.queries) permutation("query", *o.queries, p_.nq, p_.heads);
+    if (o.keys) permutation("key", *o.keys, source_keys(p_, b_), p_.kv_heads);
+    if (!o || b_.cover.kind != CoverKind::band) return;
+    if (b_.source.kind == SourceKind::pooled) refuse("a band under an order needs raw keys");
+    if (!p_.cu_q.empty()) refuse("a band under an order needs one sequence, not packed ones");
   }
 
   void cover() const {
@@ -59,9 +91,15 @@ class Checker {
       refuse(fmt::format("list batch must be 1 or {}, got {}", p_.batch, l.batch));
     if (l.heads != 1 && l.heads != p_.kv_heads && l.heads != p_.heads)
       refuse(fmt::format("list heads must be 1, {} or {}, got {}", p_.kv_heads, p_.heads, l.heads));
-    if (int64_t(l.start.size()) != l.batch * l.heads * l.rows + 1 || l.start.front() != 0 ||
+    const int64_t rows = l.batch * l.heads * l.rows;
+    if (l.start.empty() || (l.list_of.empty() && l.lists() != rows) || l.start.front() != 0 ||
         l.start.back() != int64_t(l.index.size()))
       refuse("list starts do not frame its indices");
+    if (!l.list_of.empty() && int64_t(l.list_of.size()) != rows)
+      refuse(fmt::format("{} rows share lists, accepted: {}", l.list_of.size(), rows));
+    for (uint32_t id : l.list_of)
+      if (int64_t(id) >= l.lists())
+        refuse(fmt::format("a row reads list {}; accepted: below {}", id, l.lists()));
     for (size_t r = 0; r + 1 < l.start.size(); ++r) list_row(l, r);
   }
 
@@ -191,7 +229,7 @@ void check_form(const Plan& plan) {
   const Problem& p = plan.problem;
   p.check();
   const size_t n = plan.branches.size();
-  if (n < 1 || n > 4) throw Error(fmt::format("plan: 1 to 4 branches, got {}", n));
+  if (n < 1 || n > 16) throw Error(fmt::format("plan: 1 to 16 branches, got {}", n));
   if (plan.combine == Combine::only && n != 1)
     throw Error(fmt::format("plan: {} branches need 'same' or 'gated'", n));
   for (size_t i = 0; i < n; ++i) Checker(p, plan.branches[i], i).check();

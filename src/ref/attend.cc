@@ -56,6 +56,7 @@ class Allowed {
         begin_ = p.cu_k[s], end_ = p.cu_k[s + 1];
         position_ = end_ - 1 - (p.cu_q[s + 1] - 1 - i);
       }
+    if (br.order && br.cover.kind != CoverKind::all) find_places();
     if (br.cover.list) mark_list();
   }
 
@@ -65,9 +66,13 @@ class Allowed {
     const int64_t pos = key_position(j);
     if (pos < begin_ || pos >= end_) return false;
     if (br_.rule.causal && pos > position_) return false;
-    if (br_.cover.kind == CoverKind::band && !inside(br_.cover.band, pos)) return false;
-    if (br_.cover.kind != CoverKind::band && !inside(br_.rule.window, pos)) return false;
-    if (br_.cover.list && !listed_[size_t(j)]) return false;
+    if (!inside(br_.rule.window, pos, position_)) return false;
+    if (br_.cover.kind == CoverKind::band) {
+      const bool here = br_.order ? inside(br_.cover.band, key_place(j), place_ + p_.offset)
+                                  : inside(br_.cover.band, pos, position_);
+      if (!here) return false;
+    }
+    if (br_.cover.list && !listed_[size_t(key_place(j))]) return false;
     return !br_.rule.mask || br_.rule.mask->get(b_, h_, i_, j);
   }
 
@@ -77,16 +82,32 @@ class Allowed {
   }
 
  private:
-  bool inside(const Window& w, int64_t pos) const {
-    if (w.right >= 0 && pos > position_ + w.right) return false;
-    return w.left < 0 || pos >= position_ - w.left || pos < w.sink;
+  static bool inside(const Window& w, int64_t key, int64_t query) {
+    if (w.right >= 0 && key > query + w.right) return false;
+    return w.left < 0 || key >= query - w.left || key < w.sink;
+  }
+
+  int64_t key_place(int64_t j) const { return key_place_.empty() ? j : key_place_[size_t(j)]; }
+
+  // Where the query and every key stand under the branch's order.
+  void find_places() {
+    place_ = i_;
+    if (const Permutation* o = br_.order.queries.get()) {
+      const uint32_t* token = o->row(b_, h_, p_.heads);
+      place_ = std::find(token, token + p_.nq, uint32_t(i_)) - token;
+    }
+    if (const Permutation* o = br_.order.keys.get()) {
+      const uint32_t* token = o->row(b_, h_, p_.heads);
+      key_place_.resize(size_t(o->n));
+      for (int64_t n = 0; n < o->n; ++n) key_place_[token[n]] = n;
+    }
   }
 
   void mark_list() {
     const IndexList& l = *br_.cover.list;
     const int64_t keys = source_keys(p_, br_);
     listed_.assign(size_t(keys), 0);
-    const int64_t id = l.row_id(b_, h_, i_ / l.bq, p_.heads);
+    const int64_t id = l.row_id(b_, h_, (br_.order ? place_ : i_) / l.bq, p_.heads);
     for (int64_t e = l.start[size_t(id)]; e < l.start[size_t(id) + 1]; ++e) {
       const int64_t col = l.index[size_t(e)] & ~IndexList::kBoundary;
       for (int64_t j = col * l.bk; j < std::min(keys, (col + 1) * l.bk); ++j)
@@ -96,7 +117,8 @@ class Allowed {
 
   const Problem& p_;
   const Branch& br_;
-  int64_t b_, h_, i_, position_, begin_, end_;
+  int64_t b_, h_, i_, position_, begin_, end_, place_ = 0;
+  std::vector<int64_t> key_place_;
   std::vector<char> listed_;
 };
 

@@ -1,5 +1,7 @@
-// The naive f32 implementation is written the way one would write it first: two passes a row, plain
-// sums, one rounding after the other. It shares nothing with the kernels.
+// The naive implementation is written the way one would write it first: two passes a row, plain f32
+// sums, one rounding after the other; in bf16 and int8 every factor of a product is rounded on its
+// own, 8-bit levels being symmetric with one step for 32 channels. It shares nothing with the
+// kernels.
 #include "ref/judge.h"
 
 #include <fmt/format.h>
@@ -8,6 +10,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/half.h"
 #include "core/parallel.h"
 #include "ref/ref.h"
 
@@ -20,7 +23,25 @@ int64_t block_of(const Branch& br) {
   return br.source.kind == SourceKind::pooled ? br.source.block : 1;
 }
 
-// One head's keys and values in f32, means over a block where the source is pooled.
+void round_bf16(std::vector<float>* x) {
+  for (float& e : *x) e = bf16_to_f32(f32_to_bf16(e));
+}
+
+// Rows of `d` numbers to 255 levels by blocks of 32.
+void round_int8(std::vector<float>* x, int64_t d) {
+  for (size_t row = 0; row < x->size(); row += size_t(d))
+    for (size_t c = row; c < row + size_t(d); c += 32) {
+      const size_t end = std::min(c + 32, row + size_t(d));
+      float largest = 0;
+      for (size_t i = c; i < end; ++i) largest = std::max(largest, std::abs((*x)[i]));
+      const float step = largest / 127;
+      if (!(step > 0) || std::isinf(step)) continue;
+      for (size_t i = c; i < end; ++i) (*x)[i] = std::round((*x)[i] / step) * step;
+    }
+}
+
+// One head's keys and values in f32, means over a block where the source is pooled; rounded as the
+// branch's numeric asks. A cache of 8-bit (or fewer) levels needs no rounding to such.
 struct Keys {
   int64_t n = 0, dk = 0, dv = 0;
   std::vector<float> k, v, weight;
@@ -35,6 +56,11 @@ struct Keys {
       const float tokens = float(std::min(block, p.nk - j * block));
       weight.push_back(block == 1 ? 0 : std::log(tokens));
     }
+    const std::string& numeric = plan.branches[0].numeric;
+    const bool levels = info(kv.dtype).block > 1 && block == 1;
+    if (numeric == "bf16") round_bf16(&k);
+    if (numeric == "int8" && !levels) round_int8(&k, dk);
+    if (numeric != "f32") round_bf16(&v);
   }
 
  private:
@@ -94,6 +120,7 @@ struct Row {
 };
 
 Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float* q, At at) {
+  const bool rounds = plan.branches[0].numeric != "f32";
   const Norm& norm = plan.branches[0].norm;
   const bool sigmoid = norm.kind == NormKind::sigmoid, sink = norm.kind == NormKind::softmax_sink;
   std::vector<float> s(size_t(keys.n), -kInf);
@@ -109,7 +136,8 @@ Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float*
   for (int64_t j = 0; j < keys.n; ++j) {
     const float x = s[size_t(j)];
     if (x == -kInf) continue;
-    const float w = sigmoid ? 1 / (1 + std::exp(-(x + norm.shift))) : std::exp(x - max);
+    float w = sigmoid ? 1 / (1 + std::exp(-(x + norm.shift))) : std::exp(x - max);
+    if (rounds) w = bf16_to_f32(f32_to_bf16(w));
     sum += w;
     for (int64_t c = 0; c < keys.dv; ++c) {
       const float term = w * keys.v[size_t(j * keys.dv + c)];
@@ -149,13 +177,20 @@ Yardstick measure(const Plan& plan, const View& q, const View& k, const View& v,
     parallel_for(p.nq, threads, [&](int64_t i, int) {
       std::vector<float> query(size_t(p.dk));
       read_row(q, b, h, i, query.data());
+      if (plan.branches[0].numeric == "bf16") round_bf16(&query);
+      if (plan.branches[0].numeric == "int8") round_int8(&query, p.dk);
       rows[size_t(i)] = naive(plan, keys, pairs, query.data(), {b, h, i});
     });
     std::vector<double> exact(size_t(p.dv));
     for (int64_t i = 0; i < p.nq; ++i) {
       const Row& row = rows[size_t(i)];
-      y.largest[size_t(bh * p.nq + i)] = std::isfinite(row.largest) ? row.largest : 0;
       read_row(want.out, b, h, i, exact.data());
+      double& largest = y.largest[size_t(bh * p.nq + i)] = row.largest;
+      // Where the naive way ends in inf - inf, what is left is one key's value: the output.
+      if (!std::isfinite(largest)) largest = 0;
+      for (double x : exact)
+        if (!std::isfinite(row.largest) && std::isfinite(x))
+          largest = std::max(largest, std::abs(x));
       for (int64_t c = 0; c < p.dv; ++c)
         raise(&y.out, std::abs(double(row.out[size_t(c)]) - exact[size_t(c)]));
       double lse;
@@ -202,7 +237,8 @@ Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, con
   const Out want{out.view, lse.view, {}};
   attend(plan, q, k, v, want, threads);
   const Yardstick y = measure(plan, q, k, v, want, threads);
-  constexpr double kUlp = 0x1p-23;
+  // "A few ulps": 4 of f32's; of bf16's, which are what a test would want to see, half a one.
+  const double ulps = plan.branches[0].numeric == "f32" ? 4 * 0x1p-23 : 0x1p-8;
   const DType type = got.out.dtype;
   const double cast = type == DType::f16 ? 0x1p-11 : type == DType::bf16 ? 0x1p-8 : 0;
   // Below f16's normal range its half ulp is absolute.
@@ -210,22 +246,28 @@ Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, con
   Verdict verdict;
   Comparison compare(&verdict);
   std::vector<double> g(size_t(p.dv)), w(size_t(p.dv));
+  double errors = 0, squares = 0;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t i = 0; i < p.nq; ++i) {
         read_row(got.out, b, h, i, g.data());
         read_row(want.out, b, h, i, w.data());
-        const double term = 4 * kUlp * y.largest[size_t((b * p.heads + h) * p.nq + i)];
-        for (size_t c = 0; c < g.size(); ++c)
+        const double term = ulps * y.largest[size_t((b * p.heads + h) * p.nq + i)];
+        for (size_t c = 0; c < g.size(); ++c) {
           compare.element("out", {b, h, i}, int64_t(c), g[c], w[c],
                           2 * y.out + term + cast * std::abs(w[c]) + floor);
+          if (!std::isfinite(w[c])) continue;
+          errors += (g[c] - w[c]) * (g[c] - w[c]);
+          squares += w[c] * w[c];
+        }
         if (!got.lse) continue;
         double gl, wl;
         read_row(got.lse, b, h, i, &gl);
         read_row(want.lse, b, h, i, &wl);
         compare.element("lse", {b, h, i}, 0, gl, wl,
-                        2 * y.lse + 4 * kUlp * std::max(1.0, std::abs(wl)));
+                        2 * y.lse + ulps * std::max(1.0, std::abs(wl)));
       }
+  verdict.relative = squares > 0 ? std::sqrt(errors / squares) : 0;
   return verdict;
 }
 

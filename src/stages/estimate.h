@@ -29,8 +29,10 @@ BlockScores random(const Problem& p, int bq, int bk, int64_t seed);
 // summed to tiles of `block` x `block`. Causal where the inputs are.
 BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);
 
-// Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal.
-BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk);
+// Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal. Tiles
+// of keys are of places where an order is given, -inf still by the place.
+BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk,
+                         const Permutation* order = nullptr);
 
 // How alike the vectors of each tile of `block` tokens are: the mean of all cosines inside it,
 // |sum of x / |x||^2 / tokens^2 (SpargeAttn, arXiv 2502.18137). [batch, heads of v, 1, tiles].

@@ -6,10 +6,15 @@
 
 #include "core/parallel.h"
 
+// As for the kernels: SSE4 and the Ice Lake variant of AVX-512 add nothing here but time.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "stages/matrix.cc"
 #include "hwy/foreach_target.h"
 // Must follow foreach_target.h.
+#include "core/transpose-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -45,34 +50,88 @@ void PromoteBf16(const void* src, int64_t n, float* dst) {
   PromoteRow(static_cast<const hwy::bfloat16_t*>(src), n, dst);
 }
 
-// R rows at once; the accumulators are R * kVectors registers.
-template <int R>
-HWY_INLINE void MultiplyRows(const float* HWY_RESTRICT a, int64_t depth,
+// R rows at once over `lines` lines of a panel; the accumulators are R * kVectors registers. kAdd:
+// goes on from what c holds.
+template <int R, bool kAdd>
+HWY_INLINE void MultiplyRows(const float* HWY_RESTRICT a, int64_t depth, int64_t lines,
                              const Line* HWY_RESTRICT panel, float* HWY_RESTRICT c,
                              int64_t stride) {
   V sum[R][kVectors];
-  for (int i = 0; i < R; ++i)
-    for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(f);
-  for (int64_t t = 0; t < depth; ++t) {
+  REGARD_UNROLL
+  for (int i = 0; i < R; ++i) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v)
+      sum[i][v] = kAdd ? hn::LoadU(f, c + i * stride + v * kLanes) : hn::Zero(f);
+  }
+  for (int64_t t = 0; t < lines; ++t) {
     V key[kVectors];
+    REGARD_UNROLL
     for (int v = 0; v < kVectors; ++v) key[v] = hn::Load(f, panel[t].x + v * kLanes);
+    REGARD_UNROLL
     for (int i = 0; i < R; ++i) {
       const V query = hn::Set(f, a[i * depth + t]);
+      REGARD_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(query, key[v], sum[i][v]);
     }
   }
-  for (int i = 0; i < R; ++i)
+  REGARD_UNROLL
+  for (int i = 0; i < R; ++i) {
+    REGARD_UNROLL
     for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[i][v], f, c + i * stride + v * kLanes);
+  }
+}
+
+template <bool kAdd>
+void MultiplyChunk(const float* a, int64_t rows, int64_t depth, int64_t lines, const Line* panel,
+                   float* c, int64_t stride) {
+  // AVX-512: 8 x 2 sums, 2 keys and a query in 32 registers; AVX2: 3 x 4 sums, 4 keys, no more.
+  constexpr int kRows = kVectors == 2 ? 8 : kVectors == 4 ? 3 : 1;
+  constexpr int kFew = kRows == 8 ? 4 : 1;
+  int64_t i = 0;
+  for (; i + kRows <= rows; i += kRows)
+    MultiplyRows<kRows, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
+  for (; i + kFew <= rows; i += kFew)
+    MultiplyRows<kFew, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
+  for (; i < rows; ++i)
+    MultiplyRows<1, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
 }
 
 void Multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, float* c,
               int64_t stride) {
-  // Eight vectors of sums hide the latency of a fused multiply-add; two a row fit 16 registers.
-  constexpr int kRows = kVectors == 1 ? 8 : kVectors == 2 ? 4 : 2;
-  int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows)
-    MultiplyRows<kRows>(a + i * depth, depth, panel, c + i * stride, stride);
-  for (; i < rows; ++i) MultiplyRows<1>(a + i * depth, depth, panel, c + i * stride, stride);
+  // 128 lines of a panel are 16 KiB: they stay in the first cache while all rows pass.
+  constexpr int64_t kChunk = 128;
+  MultiplyChunk<false>(a, rows, depth, std::min(depth, kChunk), panel, c, stride);
+  for (int64_t t = kChunk; t < depth; t += kChunk)
+    MultiplyChunk<true>(a + t, rows, depth, std::min(depth - t, kChunk), panel + t, c, stride);
+}
+
+// Channels [c, c + kLanes) of kLanes keys, rows `depth` apart, to kLanes lines of one vector each.
+void PackVectors(const float* rows, int64_t depth, Line* panel, int64_t vector) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t t = 0; t < depth; ++t) panel[t].x[vector] = rows[t];
+#else
+  constexpr int64_t kStride = sizeof(Line) / sizeof(float);
+  int64_t t = 0;
+  for (; t + 4 <= depth; t += 4)
+    regard::HWY_NAMESPACE::Transpose4(f, rows + t, depth, panel[t].x + vector * kLanes, kStride, 4);
+  for (; t < depth; ++t)
+    for (int64_t l = 0; l < kLanes; ++l) panel[t].x[vector * kLanes + l] = rows[l * depth + t];
+#endif
+}
+
+void PackPanel(const float* rows, int64_t count, int64_t depth, Line* panel) {
+  for (int64_t v = 0; v < kVectors; ++v) {
+    const int64_t first = v * kLanes, live = std::clamp<int64_t>(count - first, 0, kLanes);
+    if (live == kLanes) {
+      PackVectors(rows + first * depth, depth, panel, v);
+      continue;
+    }
+    for (int64_t t = 0; t < depth; ++t) {
+      float line[kLanes] = {};
+      for (int64_t l = 0; l < live; ++l) line[l] = rows[(first + l) * depth + t];
+      hn::Store(hn::LoadU(f, line), f, panel[t].x + first);
+    }
+  }
 }
 
 template <class Op>
@@ -109,12 +168,33 @@ float MaxOf(const float* x, int64_t n) {
   return best;
 }
 
-void Exponentials(float* x, int64_t n, float shift) {
+float Exponentials(float* x, int64_t n, float shift) {
   const V s = hn::Set(f, shift);
-  Map(x, n, [&](V v) HWY_ATTR {
+  V even = hn::Zero(f), odd = even;
+  const auto exponential = [&](V v) HWY_ATTR {
     const V d = hn::Sub(v, s);
     return hn::IfThenElse(hn::IsNaN(d), d, hn::Exp(f, d));
-  });
+  };
+  int64_t c = 0;
+  for (; c + 2 * kLanes <= n; c += 2 * kLanes) {
+    const V first = exponential(hn::LoadU(f, x + c));
+    const V second = exponential(hn::LoadU(f, x + c + kLanes));
+    hn::StoreU(first, f, x + c);
+    hn::StoreU(second, f, x + c + kLanes);
+    even = hn::Add(even, first);
+    odd = hn::Add(odd, second);
+  }
+  float sum = hn::GetLane(hn::SumOfLanes(f, hn::Add(even, odd)));
+  Map(x + c, n - c, exponential);
+  for (; c < n; ++c) sum += x[c];
+  return sum;
+}
+
+void Add(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, int64_t n) {
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes)
+    hn::StoreU(hn::Add(hn::LoadU(f, sum + c), hn::LoadU(f, x + c)), f, sum + c);
+  for (; c < n; ++c) sum[c] += x[c];
 }
 
 }  // namespace regard::matrix::HWY_NAMESPACE
@@ -129,6 +209,8 @@ HWY_EXPORT(Multiply);
 HWY_EXPORT(ScaleCap);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(Exponentials);
+HWY_EXPORT(Add);
+HWY_EXPORT(PackPanel);
 
 void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst) {
   const int64_t n = v.size[3];
@@ -148,16 +230,7 @@ void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count
 }
 
 void pack_panel(const float* rows, int64_t count, int64_t depth, Line* panel) {
-  // Sixteen channels at a time: sixteen source lines and sixteen target lines stay in cache.
-  for (int64_t t0 = 0; t0 < depth; t0 += kPanel) {
-    const int64_t t1 = std::min(depth, t0 + kPanel);
-    for (int64_t l = 0; l < count; ++l)
-      for (int64_t t = t0; t < t1; ++t) panel[t].x[l] = rows[l * depth + t];
-    if (count == kPanel) continue;
-    // Not a loop over keys and channels: GCC 12 turns that one inside out and then stores to
-    // panel[t].x + count as if it were aligned.
-    for (int64_t t = t0; t < t1; ++t) std::fill(panel[t].x + count, panel[t].x + kPanel, 0.0f);
-  }
+  HWY_DYNAMIC_DISPATCH(PackPanel)(rows, count, depth, panel);
 }
 
 void multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, float* c,
@@ -172,23 +245,17 @@ void scale_cap(float* x, int64_t n, float scale, float softcap) {
 float max_of(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x, n); }
 
 float exponentials(float* x, int64_t n, float shift) {
-  HWY_DYNAMIC_DISPATCH(Exponentials)(x, n, shift);
-  float lane[kPanel] = {};
-  int64_t i = 0;
-  for (; i + kPanel <= n; i += kPanel)
-    for (int64_t l = 0; l < kPanel; ++l) lane[l] += x[i + l];
-  for (int64_t l = 0; i < n; ++i, ++l) lane[l] += x[i];
-  float sum = 0;
-  for (float s : lane) sum += s;
-  return sum;
+  return HWY_DYNAMIC_DISPATCH(Exponentials)(x, n, shift);
 }
+
+void add(float* sum, const float* x, int64_t n) { HWY_DYNAMIC_DISPATCH(Add)(sum, x, n); }
 
 Packed pack_keys(const View& k, int64_t b, int64_t h, int threads) {
   Packed out;
   out.keys = k.size[2];
   out.depth = k.size[3];
   out.lines.resize(size_t(panels(out.keys) * out.depth));
-  constexpr int64_t kBatch = 16;  // panels a work item: 256 keys
+  constexpr int64_t kBatch = 8;  // panels a work item: 256 keys
   parallel_for((panels(out.keys) + kBatch - 1) / kBatch, threads, [&](int64_t item, int) {
     std::vector<float> rows(size_t(kPanel * out.depth));
     for (int64_t p = item * kBatch; p < std::min((item + 1) * kBatch, panels(out.keys)); ++p) {

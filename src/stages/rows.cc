@@ -74,7 +74,7 @@ void ProbabilityRows::finish(int64_t b, int64_t h, int64_t i, float* row) const 
     sum = matrix::exponentials(row + lo, hi - lo, top) + std::exp(sink - top);
   }
   const float inverse = sum == 0 ? 0 : 1 / sum;
-  for (int64_t j = lo; j < hi; ++j) row[j] *= inverse;
+  matrix::scale_cap(row + lo, hi - lo, inverse, 0);
 }
 
 void ProbabilityRows::run(const matrix::Packed& keys, int64_t b, int64_t h, int64_t first,

@@ -95,6 +95,19 @@ TEST_P(Laws, AttendIsSoftmaxOverThePairs) {
   }
 }
 
+TEST_P(Laws, OrdersAndSharedListsAreReadByToken) {
+  Rng g(28);
+  for (int n = 0; n < 200; ++n) {
+    Case x(g, test::random_problem(g));
+    Plan plan = test::random_plan(g, x.p);
+    if (plan.branches[0].source.kind != SourceKind::raw) continue;
+    if (test::coin(g)) test::random_sharing(g, &plan);
+    if (test::coin(g, 0.8)) test::random_order(g, &plan);
+    x.run(plan, GetParam().name);
+    check_against_pairs(plan, x, GetParam().tolerance);
+  }
+}
+
 TEST_P(Laws, DisjointBranchesUnderOneSoftmaxAreTheWhole) {
   Rng g(21);
   for (int n = 0; n < 100; ++n) {

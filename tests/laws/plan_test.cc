@@ -28,17 +28,36 @@ bool allowed(const Plan& plan, const Branch& br, int64_t b, int64_t h, int64_t i
   const int64_t pos_k = std::min((j + 1) * block, p.nk) - 1;
   if (pos_k < begin || pos_k >= end) return false;
   if (br.rule.causal && pos_k > pos_q) return false;
-  Window w = br.rule.window;
-  if (br.cover.kind == CoverKind::band) w = cover ? br.cover.band : Window{};
-  if (w.right >= 0 && pos_k > pos_q + w.right) return false;
-  if (w.left >= 0 && pos_k < pos_q - w.left && pos_k >= w.sink) return false;
+  const auto outside = [](const Window& w, int64_t key, int64_t query) {
+    if (w.right >= 0 && key > query + w.right) return true;
+    return w.left >= 0 && key < query - w.left && key >= w.sink;
+  };
+  if (outside(br.rule.window, pos_k, pos_q)) return false;
   if (br.rule.mask && !br.rule.mask->get(b, h, i, j)) return false;
-  if (!cover || !br.cover.list) return true;
+  if (!cover) return true;
+  if (br.cover.kind == CoverKind::band && !br.order)
+    return !outside(br.cover.band, pos_k, pos_q);
+  const auto place = [&](const Permutation* o, int64_t token) {
+    if (!o) return token;
+    const uint32_t* row = o->row(b, h, p.heads);
+    return int64_t(std::find(row, row + o->n, uint32_t(token)) - row);
+  };
+  i = place(br.order.queries.get(), i), j = place(br.order.keys.get(), j);
+  if (br.cover.kind == CoverKind::band) return !outside(br.cover.band, j, i + p.offset);
+  if (!br.cover.list) return true;
   const IndexList& l = *br.cover.list;
   const int64_t id = l.row_id(b, h, i / l.bq, p.heads);
   for (int64_t e = l.start[size_t(id)]; e < l.start[size_t(id) + 1]; ++e)
     if (int64_t(l.index[size_t(e)] & ~IndexList::kBoundary) == j / l.bk) return true;
   return false;
+}
+
+// Half of the plans of one branch have permuted axes, some share lists.
+Plan any_plan(Rng& g, const Problem& p) {
+  Plan plan = test::random_plan(g, p);
+  if (test::coin(g, 0.3)) test::random_sharing(g, &plan);
+  if (test::coin(g)) test::random_order(g, &plan);
+  return plan;
 }
 
 void for_each_pair(const Plan& plan, auto&& visit) {
@@ -88,7 +107,7 @@ TEST(TileBits, BroadcastOverHeads) {
 TEST(Plan, ExpandIsThePredicate) {
   Rng g(11);
   for (int n = 0; n < 300; ++n) {
-    const Plan plan = test::random_plan(g, test::random_problem(g));
+    const Plan plan = any_plan(g, test::random_problem(g));
     plan.validate();
     const BitMask bits = expand(plan, 0);
     for_each_pair(plan, [&](int64_t b, int64_t h, int64_t i, int64_t j) {
@@ -120,11 +139,12 @@ TEST(Plan, PackedSequencesNeverMix) {
 TEST(Plan, LoweringKeepsThePairsAndMarksTheBoundary) {
   Rng g(13);
   for (int n = 0; n < 300; ++n) {
-    const Plan before = test::random_plan(g, test::random_problem(g));
+    const Plan before = any_plan(g, test::random_problem(g));
     Plan after = before;
     after.lower().validate();
     EXPECT_EQ(expand(before, 0).words, expand(after, 0).words);
     const Branch& br = after.branches[0];
+    EXPECT_FALSE(br.order && br.cover.kind == CoverKind::band);
     if (!br.cover.list) continue;
     const IndexList& l = *br.cover.list;
     const Problem& p = after.problem;
@@ -135,9 +155,14 @@ TEST(Plan, LoweringKeepsThePairsAndMarksTheBoundary) {
           for (int64_t e = l.start[size_t(id)]; e < l.start[size_t(id) + 1]; ++e) {
             if (l.index[size_t(e)] & IndexList::kBoundary) continue;
             const int64_t col = l.index[size_t(e)];
+            const auto token = [&](const auto& o, int64_t n) {
+              return o ? int64_t(o->row(b, h, p.heads)[n]) : n;
+            };
             for (int64_t i = r * l.bq; i < std::min((r + 1) * l.bq, p.nq); ++i)
               for (int64_t j = col * l.bk; j < std::min((col + 1) * l.bk, source_keys(p, br)); ++j)
-                ASSERT_TRUE(allowed(after, br, b, h, i, j)) << "an interior tile needs no mask";
+                ASSERT_TRUE(allowed(after, br, b, h, token(br.order.queries, i),
+                                    token(br.order.keys, j)))
+                    << "an interior tile needs no mask";
           }
         }
     Plan again = after;
@@ -149,7 +174,7 @@ TEST(Plan, LoweringKeepsThePairsAndMarksTheBoundary) {
 TEST(Plan, CostCountsPairs) {
   Rng g(14);
   for (int n = 0; n < 300; ++n) {
-    const Plan plan = test::random_plan(g, test::random_problem(g));
+    const Plan plan = any_plan(g, test::random_problem(g));
     const Branch& br = plan.branches[0];
     if (br.source.kind != SourceKind::raw) continue;
     double pairs = 0, exact = 0;
@@ -171,7 +196,7 @@ TEST(Plan, CostCountsPairs) {
 TEST(Plan, CoverageIsTheShareOfEachCell) {
   Rng g(15);
   for (int n = 0; n < 60; ++n) {
-    const Plan plan = test::random_plan(g, test::random_problem(g));
+    const Plan plan = any_plan(g, test::random_problem(g));
     const Problem& p = plan.problem;
     const Branch& br = plan.branches[0];
     if (br.source.kind != SourceKind::raw) continue;
@@ -196,7 +221,7 @@ TEST(Plan, JsonRoundTripKeepsEveryField) {
   Rng g(16);
   for (int n = 0; n < 150; ++n) {
     const Problem p = test::random_problem(g, 30);
-    Plan plan = test::random_plan(g, p);
+    Plan plan = any_plan(g, p);
     const int64_t keys = source_keys(p, plan.branches[0]);
     Score s;
     s.softcap = float(test::pick(g, 0, 2)) * 15;
@@ -218,6 +243,43 @@ TEST(Plan, JsonRoundTripKeepsEveryField) {
   }
   EXPECT_THROW(plan_from_json("{"), Error);
   EXPECT_THROW(plan_from_json("{\"format\":\"other\"}"), Error);
+}
+
+TEST(Plan, OrderChangesNothingButTheCover) {
+  Rng g(17);
+  for (int n = 0; n < 100; ++n) {
+    Plan plan = test::random_plan(g, test::random_problem(g));
+    if (plan.branches[0].cover.kind != CoverKind::all) continue;
+    const auto before = expand(plan, 0).words;
+    test::random_order(g, &plan);
+    EXPECT_EQ(expand(plan, 0).words, before);
+    EXPECT_EQ(cost(plan).pairs, cost(plan.order({})).pairs);
+  }
+}
+
+TEST(Plan, BranchesUnderOneSoftmaxAreDisjointByToken) {
+  Rng g(18);
+  int overlaps = 0;
+  for (int n = 0; n < 100; ++n) {
+    const Problem p = test::random_problem(g, 30);
+    const int bq = int(test::pick(g, 1, 8)), bk = int(test::pick(g, 1, 8));
+    Plan parts[2];
+    for (Plan& part : parts) {
+      part = Plan::tiles(p, bq, bk, test::random_bits(g, p, p.nk, bq, bk, 0.1));
+      test::random_order(g, &part);
+    }
+    const Plan both = Plan::same({parts[0], parts[1]});
+    const auto a = expand(both, 0).words, b = expand(both, 1).words;
+    bool overlap = false;
+    for (size_t w = 0; w < a.size(); ++w) overlap |= (a[w] & b[w]) != 0;
+    overlaps += overlap;
+    if (overlap) {
+      EXPECT_THROW(both.validate(), Error);
+    } else {
+      EXPECT_NO_THROW(both.validate());
+    }
+  }
+  EXPECT_TRUE(overlaps > 10 && overlaps < 90);
 }
 
 TEST(Plan, ValidateNamesTheFault) {
@@ -248,6 +310,32 @@ TEST(Plan, ValidateNamesTheFault) {
   EXPECT_TRUE(has(message(out_of_range), "must rise"));
   EXPECT_TRUE(has(message(Plan::band(p, 3, 0).window({1, 1, 0})), "the band or as the rule"));
   EXPECT_TRUE(has(message(Plan::same({Plan::all(p), Plan::band(p, 3, 0)})), "overlap"));
+  Plan permuted = Plan::tiles(p, 8, 8, bits);
+  const auto with = [&](bool keys, auto&& change) {
+    Permutation o;
+    o.n = keys ? 30 : 20;
+    for (uint32_t t = 0; t < o.n; ++t) o.token.push_back(t);
+    change(o);
+    Order order;
+    (keys ? order.keys : order.queries) = std::make_shared<Permutation>(o);
+    return message(permuted.order(order));
+  };
+  EXPECT_EQ(with(false, [](Permutation&) {}), "");
+  EXPECT_TRUE(has(with(false, [](Permutation& o) { o.token[3] = 20; }),
+                  "query order: token 20 at place 3; accepted: below 20"));
+  EXPECT_TRUE(has(with(true, [](Permutation& o) { o.token[7] = 5; }),
+                  "key order: token 5 twice, again at place 7"));
+  EXPECT_TRUE(has(with(true, [](Permutation& o) { o.n = 29; }),
+                  "key order [1,1,29] of 30 tokens; accepted: [1|1,1|2|4,30]"));
+  EXPECT_TRUE(has(with(false, [](Permutation& o) { o.heads = 2; }), "accepted: [1|1,1|4,20]"));
+  IndexList shared = *Plan::tiles(p, 8, 8, bits).branches[0].cover.list;
+  shared.list_of = {0, 1};
+  permuted = Plan::tiles(p, 8, 8, bits);
+  permuted.branches[0].cover.list = std::make_shared<IndexList>(shared);
+  EXPECT_TRUE(has(message(permuted), "2 rows share lists, accepted: 3"));
+  shared.list_of = {0, 1, 3};
+  permuted.branches[0].cover.list = std::make_shared<IndexList>(shared);
+  EXPECT_TRUE(has(message(permuted), "a row reads list 3; accepted: below 3"));
   Score s;
   s.alibi = {1, 2};
   EXPECT_TRUE(has(message(Plan::all(p).score(s)), "one a query head, 4"));

@@ -1,7 +1,6 @@
-// core: half types against their definition, views over odd memory, parallel_for.
+// core: half types against their definition, views over odd memory.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -9,7 +8,6 @@
 #include <vector>
 
 #include "core/half.h"
-#include "core/parallel.h"
 #include "core/quant.h"
 #include "regard/status.h"
 #include "regard/view.h"
@@ -129,23 +127,6 @@ TEST(View, ReadsAndWritesThroughAnyStrides) {
   EXPECT_THROW(slice_tokens(v, 3, 2), Error);
   EXPECT_THROW(parse_dtype("q6_K"), Error);
   EXPECT_EQ(v.shape(), "f32[1,2,4,3]");
-}
-
-TEST(ParallelFor, RunsEveryItemOnceAndPassesFailuresOn) {
-  for (int threads : {1, 2, 5}) {
-    std::vector<std::atomic<int>> seen(1000);
-    parallel_for(1000, threads, [&](int64_t i, int worker) {
-      EXPECT_LT(worker, threads);
-      ++seen[size_t(i)];
-    });
-    for (const auto& s : seen) EXPECT_EQ(s, 1);
-    EXPECT_THROW(parallel_for(100, threads,
-                              [](int64_t i, int) {
-                                if (i == 37) throw Error("item 37");
-                              }),
-                 Error);
-  }
-  parallel_for(0, 2, [](int64_t, int) { FAIL(); });
 }
 
 }  // namespace

@@ -35,6 +35,56 @@ inline Tensor random_keys(Rng& g, std::array<int64_t, 4> size, DType t, double s
   return out;
 }
 
+inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
+                       int64_t batch = 1) {
+  Problem p;
+  p.batch = batch, p.heads = heads, p.kv_heads = kv;
+  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
+  p.scale = 1 / std::sqrt(float(dk));
+  p.offset = nk - nq;
+  return p;
+}
+
+struct Tensors {
+  Tensor q, k, v;
+  Tensors(Rng& g, const Problem& p, DType kt = DType::f32, DType vt = DType::f32,
+          DType qt = DType::f32)
+      : q(random_tensor(g, {p.batch, p.heads, p.nq, p.dk}, qt)),
+        k(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dk}, kt)),
+        v(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dv}, vt)) {}
+};
+
+inline Score random_score(Rng& g, const Problem& p, int64_t keys, int kind) {
+  Score s;
+  if (kind & 1) s.softcap = 3;
+  if (kind & 2)
+    for (int64_t h = 0; h < p.heads; ++h) s.alibi.push_back(std::ldexp(1.0f, -int(h) - 1));
+  if (kind & 4) {
+    const DType types[] = {DType::f32, DType::f16, DType::bf16};
+    s.bias = random_tensor(g, {coin(g) ? 1 : p.batch, coin(g) ? 1 : p.heads, p.nq, keys},
+                           types[pick(g, 0, 2)]);
+    const float ban = -kInfinity;
+    for (int64_t i = 0; i < p.nq; ++i)
+      for (int64_t j = 0; j < keys; ++j) {
+        if (!coin(g, i == 3 ? 1.0 : 0.1)) continue;  // row 3 may read nothing
+        View one = s.bias.view;
+        one.data = one.at(0, 0, i) + j * one.stride[3];
+        one.size = {1, 1, 1, 1};
+        write_row(one, 0, 0, 0, &ban);
+      }
+    if (coin(g))
+      for (int64_t h = 0; h < p.heads; ++h) s.bias_scale.push_back(float(h) - 0.5f);
+  }
+  if (kind & 8) {
+    s.key_bias = random_tensor(g, {coin(g) ? 1 : p.batch, coin(g) ? 1 : p.kv_heads, 1, keys});
+  }
+  return s;
+}
+
+inline float& cell(const Tensor& t, int64_t b, int64_t h, int64_t i, int64_t c) {
+  return reinterpret_cast<float*>(t.view.at(b, h, i))[c];
+}
+
 struct Result {
   Tensor out, lse;
 };
@@ -75,6 +125,10 @@ inline void judge(const Plan& plan, const View& q, const View& k, const View& v,
 inline void check(const Plan& plan, const View& q, const View& k, const View& v,
                   DType type = DType::f32, int threads = 1) {
   judge(plan, q, k, v, run("cpu", plan, q, k, v, type, threads));
+}
+
+inline void check(const Plan& plan, const Tensors& t, DType out = DType::f32, int threads = 1) {
+  check(plan, t.q.view, t.k.view, t.v.view, out, threads);
 }
 
 }  // namespace regard::test

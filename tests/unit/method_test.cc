@@ -1,6 +1,7 @@
 // Specs, values, refusals, the catalogue.
 #include "regard/method.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,6 +38,11 @@ TEST(Method, CatalogueIsSortedAndComplete) {
     if (!r.twin.empty()) {
       EXPECT_NO_THROW(parse_method(r.name + ":" + r.twin)) << r.name;
     }
+    for (const double value : r.sweep.values) {
+      EXPECT_NO_THROW(parse_method(fmt::format("{}:{}={}", r.name, r.sweep.param, value)))
+          << r.name;
+    }
+    EXPECT_EQ(r.sweep.param.empty(), r.sweep.values.empty()) << r.name;
     for (const Param& p : r.params) {
       EXPECT_FALSE(p.doc.empty());
       if (std::holds_alternative<Tensor>(p.value)) continue;
@@ -57,7 +63,8 @@ TEST(Method, SpecsComeBack) {
 }
 
 TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
-  EXPECT_EQ(spec_error("xatention"), "method 'xatention': unknown; nearest: xattention");
+  EXPECT_EQ(spec_error("xatention"),
+            "method 'xatention': unknown; nearest: xattention, rettention");
   EXPECT_NE(spec_error("vertical").find("nearest: vertical_slash"), std::string::npos);
   EXPECT_NE(spec_error("").find("unknown"), std::string::npos);
   EXPECT_EQ(spec_error("a_shape:locl=3"),

@@ -1,14 +1,12 @@
 'use strict';
-// The report's page draws everything from the JSON in #data: no library, no network. The parts are
-// joined in the order base, table, plots, maps, density, start.
+// The pages draw everything from the JSON in #data: no library, no network. run.cmake lists the
+// parts of each page in order.
 
 window.addEventListener('error', e => {
   document.documentElement.dataset.error = e.message;
 });
 
 const data = JSON.parse(document.getElementById('data').textContent);
-const rows = data.rows, llama = rows[0], exact = rows[1], pics = data.pictures;
-const methods = rows.slice(2);
 const $ = id => document.getElementById(id);
 
 const known = x => x !== null && x !== undefined;
@@ -18,9 +16,6 @@ const percent = (x, n = 0) => known(x) ? (100 * x).toFixed(n) + ' %' : '–';
 const count = n => n.toLocaleString('en').replace(/,/g, '\u202f');  // narrow, unbroken
 const baseName = s => s.split(':')[0];
 const params = s => s.includes(':') ? s.slice(s.indexOf(':') + 1).replace(/,/g, ', ') : '';
-// The short name where it says which row is meant, else the whole specification.
-const label = r =>
-    rows.filter(o => baseName(o.name) === baseName(r.name)).length > 1 ? r.name : baseName(r.name);
 const fileName = path => path.split('/').pop();
 
 function element(tag, attributes = {}, ...children) {
@@ -55,6 +50,10 @@ function marker(i, x, y, r = 7) {
       [-.3, -1], [.3, -1], [.3, -.3], [1, -.3], [1, .3], [.3, .3], [.3, 1], [-.3, 1], [-.3, .3],
       [-1, .3], [-1, -.3], [-.3, -.3]
     ]),
+    () => polygon(Array.from({length: 10}, (_, k) => {
+      const a = Math.PI * (k / 5 - .5), d = k % 2 ? .55 : 1.25;
+      return [d * Math.cos(a), d * Math.sin(a)];
+    })),
   ];
   const m = shapes[i % shapes.length]();
   m.setAttribute('fill', colour(i));

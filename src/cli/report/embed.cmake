@@ -1,17 +1,23 @@
-# Writes OUT, a header with the page's parts as string literals.
-# cmake -DOUT=.. -DDIR=.. "-DJS=base.js table.js .." -P embed.cmake
+# Writes OUT, a header with a page's parts as string literals k${NAME}Html, Css and Js.
+# cmake -DOUT=.. -DDIR=.. -DNAME=Report -DHTML=report.html "-DCSS=report.css .." "-DJS=base.js .." -P
+# embed.cmake
 set(text "// Generated from src/cli/report by embed.cmake.\n#pragma once\nnamespace regard::cli {\n")
-function(add name body)
-  string(APPEND text "inline constexpr char kReport${name}[] = R\"~regard~(${body})~regard~\";\n")
+function(add part body)
+  string(APPEND text
+         "inline constexpr char k${NAME}${part}[] = R\"~regard~(${body})~regard~\";\n")
   set(text "${text}" PARENT_SCOPE)
 endfunction()
-file(READ ${DIR}/report.html html)
-file(READ ${DIR}/report.css css)
-separate_arguments(JS)
-foreach(part IN LISTS JS)
-  file(READ ${DIR}/${part} body)
-  string(APPEND js "${body}")
-endforeach()
+function(join out files)
+  separate_arguments(files)
+  foreach(part IN LISTS files)
+    file(READ ${DIR}/${part} body)
+    string(APPEND all "${body}")
+  endforeach()
+  set(${out} "${all}" PARENT_SCOPE)
+endfunction()
+join(html "${HTML}")
+join(css "${CSS}")
+join(js "${JS}")
 add(Html "${html}")
 add(Css "${css}")
 add(Js "${js}")

@@ -54,6 +54,7 @@ REGARD_DEFINE_RECIPE(adaspa) {
               "step's normaliser only saves time and is not part: here it is exact.",
           .needs = {"single"},
           .twin = "sparsity=0,adaptive=false",
+          .sweep = {"sparsity", {0.9, 0.8, 0.7, 0.5}},
       },
       plan,
       {param("sparsity", &Params::sparsity, 0, 1, "share of the key blocks left out"),

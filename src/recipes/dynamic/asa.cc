@@ -60,6 +60,7 @@ REGARD_DEFINE_RECIPE(asa) {
               "causality a mean is seen once all its tokens are; draws come from a counter.",
           .needs = {"single"},
           .twin = "gap=0,energy=2,most=1",
+          .sweep = {"most", {0.1, 0.17, 0.3, 0.5}},
       },
       plan,
       {param("energy", &Params::energy, 0, 2, "share of the importance to cover"),

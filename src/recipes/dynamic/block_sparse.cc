@@ -42,6 +42,7 @@ REGARD_DEFINE_RECIPE(block_sparse) {
               "rewritten to vertical_slash.",
           .needs = {"single"},
           .twin = "top_k=1e9",
+          .sweep = {"top_k", {8, 16, 32, 64}},
       },
       plan,
       {param("top_k", &Params::top_k, 1, 1e12, "key blocks a query block reads"),

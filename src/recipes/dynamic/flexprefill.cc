@@ -58,6 +58,7 @@ REGARD_DEFINE_RECIPE(flexprefill) {
               "the pooled map.",
           .needs = {"causal", "single"},
           .twin = "gamma=2",
+          .sweep = {"gamma", {0.7, 0.8, 0.9, 0.95}},
       },
       plan,
       {param("gamma", &Params::gamma, 0, 2, "share of the attention to cover"),

@@ -51,6 +51,7 @@ REGARD_DEFINE_RECIPE(hip) {
               "later versions (min and max representatives, stages) are not part.",
           .needs = {"causal", "single"},
           .twin = "mask_k=1e9",
+          .sweep = {"mask_k", {128, 256, 512, 1024}},
       },
       plan,
       {param("mask_k", &Params::mask_k, 1, 1e12, "keys a query block keeps by search"),

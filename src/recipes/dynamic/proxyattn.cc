@@ -50,6 +50,7 @@ REGARD_DEFINE_RECIPE(proxyattn) {
               "the defaults. The authors' repository could not be read.",
           .needs = {"single"},
           .twin = "gamma=2",
+          .sweep = {"gamma", {0.7, 0.8, 0.9, 0.95}},
       },
       plan,
       {param("gamma", &Params::gamma, 0, 2, "share of the last queries' attention to cover"),

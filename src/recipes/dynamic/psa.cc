@@ -62,6 +62,7 @@ REGARD_DEFINE_RECIPE(psa) {
               "causality cuts are read in full; draws come from a counter.",
           .needs = {"single"},
           .twin = "tau1=2",
+          .sweep = {"tau1", {0.5, 0.6, 0.7, 0.8}},
       },
       plan,
       {param("tau1", &Params::tau1, 0, 2, "importance covered by blocks read in full"),

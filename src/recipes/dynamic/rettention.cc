@@ -57,6 +57,7 @@ REGARD_DEFINE_RECIPE(rettention) {
               "causality (our reading) the same, cut.",
           .needs = {"single"},
           .twin = "keep=2",
+          .sweep = {"keep", {0.1, 0.2, 0.4}},
       },
       plan,
       {param("keep", &Params::keep, 0, 2, "share of a frame that the window holds"),

@@ -58,6 +58,7 @@ REGARD_DEFINE_RECIPE(sparge) {
               "below the running maximum, and int8 products.",
           .needs = {"single"},
           .twin = "cdf=2",
+          .sweep = {"cdf", {0.8, 0.9, 0.95, 0.98}},
       },
       plan,
       {param("cut", &Params::cut, {"cdf", "topk"}, "cover a share of the mass, or of the tiles"),

@@ -52,6 +52,7 @@ REGARD_DEFINE_RECIPE(sparsed) {
               "causality (our reading) the same, cut to what a row sees.",
           .needs = {"single"},
           .twin = "select=1",
+          .sweep = {"select", {0.1, 0.2, 0.3, 0.5}},
       },
       plan,
       {param("select", &Params::select, 0, 1, "share of the key blocks a row keeps"),

@@ -53,6 +53,7 @@ REGARD_DEFINE_RECIPE(vertical_slash) {
               "soft-cap, biases and sinks enter the probe.",
           .needs = {"causal", "single"},
           .twin = "vertical_size=1e9,slash_size=1e9",
+          .sweep = {"slash_size", {300, 700, 1500, 3000}},
       },
       plan,
       {param("vertical_size", &Params::vertical_size, 0, 1e12,

@@ -55,6 +55,7 @@ REGARD_DEFINE_RECIPE(xattention) {
               "not enter the estimate.",
           .needs = {"single"},
           .twin = "threshold=2",
+          .sweep = {"threshold", {0.7, 0.8, 0.9, 0.95}},
       },
       plan,
       {param("threshold", &Params::threshold, 0, 2, "share of the estimated attention to cover"),

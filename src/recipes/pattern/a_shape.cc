@@ -38,6 +38,7 @@ REGARD_DEFINE_RECIPE(a_shape) {
           .needs = {"causal"},
           .prefix = true,
           .twin = "n_local=1e9",
+          .sweep = {"n_local", {256, 512, 1024, 2048}},
       },
       plan,
       {param("n_init", &Params::n_init, 0, 1e12, "first tokens that every query reads"),

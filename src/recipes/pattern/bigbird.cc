@@ -51,6 +51,7 @@ REGARD_DEFINE_RECIPE(bigbird) {
               "twice, and masks by -1e4; Long Range Arena draws within the first 1024 tokens only.",
           .needs = {"single"},
           .twin = "random=1e9",
+          .sweep = {"random", {1, 3, 8, 16}},
       },
       plan,
       {param("block", &Params::block, 1, 65536, "tokens a block"),

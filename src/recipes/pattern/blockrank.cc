@@ -48,6 +48,7 @@ REGARD_DEFINE_RECIPE(blockrank) {
               "largest number; here pieces have any length and padding does not exist.",
           .needs = {"causal", "single"},
           .twin = "document=1e12",
+          .sweep = {"document", {256, 512, 1024, 2048}},
       },
       plan,
       {param("instruction", &Params::instruction, 0, 1e12, "first tokens, seen by all"),

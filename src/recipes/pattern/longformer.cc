@@ -45,6 +45,7 @@ REGARD_DEFINE_RECIPE(longformer) {
               "here masked pairs do not exist.",
           .prefix = true,
           .twin = "window=1e9",
+          .sweep = {"window", {256, 512, 1024, 2048}},
       },
       plan,
       {param("window", &Params::window, 0, 1e12, "tokens on ONE side of the query"),

@@ -43,6 +43,7 @@ REGARD_DEFINE_RECIPE(masformer) {
           .needs = {"single"},
           .prefix = true,
           .twin = "full=true",
+          .sweep = {"block", {256, 512, 1024, 2048}},
       },
       plan,
       {param("block", &Params::block, 1, 1e12, "tokens of a block, or of the window on one side"),

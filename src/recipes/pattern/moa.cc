@@ -65,6 +65,7 @@ REGARD_DEFINE_RECIPE(moa) {
               "method. Certain: both rules, from their code.",
           .needs = {"single"},
           .twin = "beta=1",
+          .sweep = {"beta", {0.1, 0.25, 0.5}},
       },
       plan,
       {param("alpha", &Params::alpha, -1e12, 1e12, "tokens, in every head"),

@@ -45,6 +45,7 @@ REGARD_DEFINE_RECIPE(power) {
           .needs = {"single"},
           .prefix = true,
           .twin = "window=1e12",
+          .sweep = {"window", {256, 512, 1024, 2048}},
       },
       plan,
       {param("block", &Params::block, 1, 65536, "tokens a block"),

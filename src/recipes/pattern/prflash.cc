@@ -50,6 +50,7 @@ REGARD_DEFINE_RECIPE(prflash) {
           .needs = {"single"},
           .prefix = true,
           .twin = "tau=1e30",
+          .sweep = {"tau", {2, 4, 8, 16}},
       },
       plan,
       {param("block", &Params::block, 1, 65536, "tokens a block"),

@@ -46,6 +46,7 @@ REGARD_DEFINE_RECIPE(s2) {
           .needs = {"single"},
           .prefix = true,
           .twin = "vert_stride=1",
+          .sweep = {"vert_stride", {16, 8, 4, 2}},
       },
       plan,
       {param("block", &Params::block, 1, 65536, "tokens a block"),

@@ -61,6 +61,7 @@ REGARD_DEFINE_RECIPE(sparse_transformer) {
           .needs = {"single"},
           .prefix = true,
           .twin = "stride=1",
+          .sweep = {"stride", {128, 64, 32}},
       },
       plan,
       {param("pattern", &Params::pattern, {"strided", "fixed"}, "which pair of sets"),

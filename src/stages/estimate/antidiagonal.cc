@@ -84,7 +84,7 @@ class Antidiagonal {
       }
   }
 
-  // Sixteen key groups of one KV head against the queries of all its heads.
+  // A panel of key groups of one KV head against the queries of all its heads.
   void products(int64_t b, int64_t kv, int64_t panel, int64_t groups) {
     const int64_t first = panel * kPanel * stride_;
     const int64_t tokens = std::min(kPanel * stride_, p_.nk - first);

@@ -19,10 +19,6 @@ struct Sums {
   std::vector<float> slash;  // backwards, offset o at [offsets - 1 - o]: rows add up forwards
 };
 
-void add(float* __restrict sum, const float* __restrict x, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) sum[j] += x[j];
-}
-
 }  // namespace
 
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
@@ -56,15 +52,14 @@ VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
         for (int64_t i = 0; i < count; ++i) {
           const float* row = &rows[i * stride];
           const int64_t position = begin + i + p.offset;
-          add(s.vertical.data(), row, out.nk);
+          matrix::add(s.vertical.data(), row, out.nk);
           if (position >= 0)
-            add(&s.slash[out.offsets - 1 - position], row, std::min(position + 1, p.nk));
+            matrix::add(&s.slash[out.offsets - 1 - position], row, std::min(position + 1, p.nk));
         }
       });
       for (int64_t item = 0; item < p.group() * parts; ++item) {
         const int64_t bh = b * p.heads + kv * p.group() + item / parts;
-        for (int64_t j = 0; j < out.nk; ++j)
-          out.vertical[bh * out.nk + j] += sums[item].vertical[j];
+        matrix::add(&out.vertical[bh * out.nk], sums[item].vertical.data(), out.nk);
         for (int64_t o = 0; o < out.offsets; ++o)
           out.slash[bh * out.offsets + o] += sums[item].slash[out.offsets - 1 - o];
       }

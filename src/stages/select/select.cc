@@ -1,5 +1,6 @@
 // The selector. See select.h for its rules.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -163,13 +164,20 @@ BlockScores row_softmax(BlockScores scores) {
 }
 
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
-  std::vector<int64_t> out;
-  for (int64_t i = 0; i < n; ++i)
-    if (rank_of(scores[i]) != -kInf) out.push_back(i);
-  if (k < int64_t(out.size())) {
-    std::nth_element(out.begin(), out.begin() + std::max<int64_t>(k, 0), out.end(), Better{scores});
-    out.resize(size_t(std::max<int64_t>(k, 0)));
+  // Score and index in one word: ascending words are descending scores, then ascending indices.
+  std::vector<uint64_t> words;
+  words.reserve(size_t(n));
+  for (int64_t i = 0; i < n; ++i) {
+    const float s = rank_of(scores[i]);
+    if (s == -kInf) continue;
+    const auto bits = std::bit_cast<uint32_t>(s + 0.0f);  // -0 becomes 0: they tie
+    const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
+    words.push_back(uint64_t(~ascending) << 32 | uint64_t(i));
   }
+  k = std::clamp<int64_t>(k, 0, int64_t(words.size()));
+  std::nth_element(words.begin(), words.begin() + k, words.end());
+  std::vector<int64_t> out(words.begin(), words.begin() + k);
+  for (int64_t& i : out) i &= 0xffffffff;
   std::sort(out.begin(), out.end());
   return out;
 }

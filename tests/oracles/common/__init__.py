@@ -87,6 +87,12 @@ def uniform(seed, a, b, c):
     return (bits(seed, a, b, c) >> 40) * 2.0**-24
 
 
+def normals(seed, a, rows, cols):
+    """[rows, cols] standard normal numbers (Box and Muller) of the places (a, row, col)."""
+    u = np.array([[uniform(seed, a, r, n) for n in range(2 * cols)] for r in range(rows)])
+    return np.sqrt(-2 * np.log(1 - u[:, ::2])) * np.cos(2 * np.pi * u[:, 1::2])
+
+
 def logits(q, k):
     """[B,H,N,M] of q.k / sqrt(d) in float64."""
     return np.einsum("bhid,bhjd->bhij", np.float64(q), repeat_heads(q, k)) * q.shape[-1] ** -0.5

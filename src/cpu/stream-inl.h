@@ -1,0 +1,175 @@
+// Few query rows against rows of the cache as they lie in memory: nothing is packed, every vector
+// of K or V is loaded once and serves all rows of a block. Layer: cpu (per target).
+//
+//   DotRows:  s[r][j] = q_r . k_j, sums of lanes taken kLanes at a time
+//   AddRows:  o[r] += sum_j p[r][j] v_j
+#if defined(REGARD_CPU_STREAM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef REGARD_CPU_STREAM_INL_H_
+#undef REGARD_CPU_STREAM_INL_H_
+#else
+#define REGARD_CPU_STREAM_INL_H_
+#endif
+
+#include "cpu/decode-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace regard::cpu {
+namespace HWY_NAMESPACE {
+
+// Rows that share each loaded vector: with 4 keys (AVX-512) that makes 16 chains of FMAs.
+inline constexpr int kBlockRows = std::min(4, kLanes);
+
+// Lane t of the result is the sum of x[t]'s lanes: log2(kLanes) rounds of adding neighbours, each
+// halving the number of vectors.
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE VF SumEach(const VF (&x)[kLanes]) { return x[0]; }
+#else
+template <int N>
+HWY_INLINE VF SumEach(const VF (&x)[N]) {
+  const DF d;
+  const hn::Repartition<double, DF> dd;
+  // Four vectors to one: lane i of every 128-bit block is the sum of x[t + i]'s block.
+  VF four[N / 4];
+  REGARD_UNROLL
+  for (int n = 0; n < N / 4; ++n) {
+    // Blocks meet below in the order 0, 2, 1, 3.
+    const int t = N == 16 ? (n == 1 ? 8 : n == 2 ? 4 : n * 4) : n * 4;
+    const auto ab =
+        hn::Add(hn::InterleaveLower(d, x[t], x[t + 1]), hn::InterleaveUpper(d, x[t], x[t + 1]));
+    const auto ce = hn::Add(hn::InterleaveLower(d, x[t + 2], x[t + 3]),
+                            hn::InterleaveUpper(d, x[t + 2], x[t + 3]));
+    const auto low = hn::InterleaveLower(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
+    const auto high = hn::InterleaveUpper(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
+    four[n] = hn::Add(hn::BitCast(d, low), hn::BitCast(d, high));
+  }
+  if constexpr (N == 4) {
+    return four[0];
+  } else if constexpr (N == 8) {
+    return hn::Add(hn::ConcatLowerLower(d, four[1], four[0]),
+                   hn::ConcatUpperUpper(d, four[1], four[0]));
+  } else {
+    static_assert(N == 16);
+    // Halves: blocks (A, A, B, B) and (C, C, D, D), then neighbours: (A, C, B, D).
+    const VF ab = hn::Add(hn::ConcatLowerLower(d, four[1], four[0]),
+                          hn::ConcatUpperUpper(d, four[1], four[0]));
+    const VF ce = hn::Add(hn::ConcatLowerLower(d, four[3], four[2]),
+                          hn::ConcatUpperUpper(d, four[3], four[2]));
+    return hn::Add(hn::OddEvenBlocks(ce, ab), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ab, ce)));
+  }
+}
+#endif
+
+// Lines of the rows that come next, fetched into the second cache: the first is too small to hold
+// them until they are needed. `row` is null where there is nothing to fetch.
+struct Ahead {
+  const char* const* row = nullptr;
+  int lines = 0;  // 64 bytes each
+  HWY_INLINE void Fetch(int j, int line) const { __builtin_prefetch(row[j] + line * 64, 0, 2); }
+};
+
+// Keys of a tile: pointers to `keys` rows; up to the next multiple of kLanes they repeat the last.
+// q: [R][vecs vectors], s: [R][kKeys].
+template <DType T, int R>
+HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* const* row, int keys,
+                          const Ahead& next, float* HWY_RESTRICT s) {
+  const DF d;
+  const std::integral_constant<DType, T> type;
+  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
+  constexpr int kAtOnce = kLanes / (R == 3 ? 4 : R);
+  for (int j = 0; j < keys; j += kAtOnce) {
+    VF acc[kLanes];
+    REGARD_UNROLL
+    for (int t = 0; t < kLanes; ++t) acc[t] = hn::Zero(d);
+    for (int c = 0; c < vecs; ++c) {
+      if (c < next.lines) {
+        REGARD_UNROLL
+        for (int g = 0; g < kAtOnce; ++g) next.Fetch(j + g, c);
+      }
+      VF x[kAtOnce];
+      REGARD_UNROLL
+      for (int g = 0; g < kAtOnce; ++g) x[g] = Widen(row[j + g] + c * kStep, type);
+      REGARD_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const VF w = hn::Load(d, q + (r * vecs + c) * kLanes);
+        REGARD_UNROLL
+        for (int g = 0; g < kAtOnce; ++g) {
+          acc[r * kAtOnce + g] = hn::MulAdd(x[g], w, acc[r * kAtOnce + g]);
+        }
+      }
+    }
+    alignas(64) float sums[kLanes];
+    hn::Store(SumEach(acc), d, sums);
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) std::memcpy(s + r * kKeys + j, sums + r * kAtOnce, kAtOnce * 4);
+  }
+}
+
+// C vectors of columns, `skip` bytes into each row of V, and as many bytes of the next rows.
+template <DType T, int R, int C>
+HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, int64_t skip,
+                         int keys, const Ahead& next, float* HWY_RESTRICT o, int64_t width) {
+  const DF d;
+  const std::integral_constant<DType, T> type;
+  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
+  VF acc[R][C];
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int c = 0; c < C; ++c) acc[r][c] = hn::Load(d, o + r * width + c * kLanes);
+  }
+  const int first_line = int((skip + 63) / 64);
+  const int last_line = next.row ? std::min<int>(next.lines, (skip + C * kStep + 63) / 64) : 0;
+  for (int j = 0; j < keys; ++j) {
+    for (int line = first_line; line < last_line; ++line) next.Fetch(j, line);
+    VF x[C];
+    REGARD_UNROLL
+    for (int c = 0; c < C; ++c) x[c] = Widen(row[j] + skip + c * kStep, type);
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const VF w = hn::Set(d, p[r * kKeys + j]);
+      REGARD_UNROLL
+      for (int c = 0; c < C; ++c) acc[r][c] = hn::MulAdd(x[c], w, acc[r][c]);
+    }
+  }
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int c = 0; c < C; ++c) hn::Store(acc[r][c], d, o + r * width + c * kLanes);
+  }
+}
+
+// p: [R][kKeys]; o: [R][width].
+template <DType T, int R>
+HWY_NOINLINE void AddRows(const float* p, const char* const* row, int keys, const Ahead& next,
+                          float* o, int64_t width) {
+  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
+  // R * C accumulators, C columns and a weight: 21 of 32 registers, 11 of 16.
+  constexpr int kWide = kLanes == 16 ? (R <= 2 ? 8 : 4) : R <= 2 ? 4 : 2;
+  const int vecs = int(width / kLanes);
+  int c = 0;
+  for (; c + kWide <= vecs; c += kWide) {
+    AddBlock<T, R, kWide>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+  }
+  for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+}
+
+// Calls f(rows as a constant, first row) for blocks of nearly equal size.
+template <class F>
+HWY_INLINE void ForRowBlocks(int rows, const F& f) {
+  for (int first = 0; first < rows;) {
+    const int blocks = (rows - first + kBlockRows - 1) / kBlockRows;
+    const int n = (rows - first + blocks - 1) / blocks;
+    if constexpr (kBlockRows == 4) {
+      if (n == 4) f(std::integral_constant<int, 4>(), first);
+      if (n == 3) f(std::integral_constant<int, 3>(), first);
+      if (n == 2) f(std::integral_constant<int, 2>(), first);
+    }
+    if (n == 1) f(std::integral_constant<int, 1>(), first);
+    first += n;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace regard::cpu
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,140 @@
+// by_head: plans of neighbouring heads as one plan, list by list.
+#include <fmt/format.h>
+
+#include <map>
+#include <numeric>
+#include <tuple>
+
+#include "plan/by_head.h"
+#include "regard/status.h"
+
+namespace regard {
+namespace {
+
+constexpr int32_t kTile = 64;  // of covers that state no tile size
+constexpr size_t kMostBranches = 4;
+
+// Branches of this kind share one list; heads whose plan has none keep empty rows.
+using Kind = std::tuple<bool, int64_t, int64_t, int64_t>;  // columns?, left, right, sink
+struct Merged {
+  int32_t bq = 0, bk = 0;  // greatest common divisors
+  bool causal = false;
+  std::vector<std::vector<uint32_t>> rows;  // [(b * heads + h) * list rows + r]
+};
+
+Window window_of(const Branch& b) {
+  return b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
+}
+
+Kind kind_of(const Branch& b) {
+  const Window w = window_of(b);
+  return {b.cover.kind == CoverKind::columns, w.left, w.right, w.sink};
+}
+
+void check_part(const Plan& part) {
+  const auto refuse = [&](const char* why) {
+    throw Error(
+        fmt::format("plan by head: the plan of {} heads ({}) has {}; accepted: raw keys under "
+                    "one softmax, without masks",
+                    part.problem.heads, part.problem.str(), why));
+  };
+  if (part.combine == Combine::gated) refuse("gated branches");
+  for (const Branch& b : part.branches) {
+    if (b.source.kind != SourceKind::raw) refuse("pooled keys");
+    if (b.rule.mask) refuse("a mask");
+    if (b.numeric != part.branches[0].numeric) refuse("several numerics");
+  }
+}
+
+int32_t tile_q(const Branch& b) { return b.cover.list ? b.cover.list->bq : kTile; }
+int32_t tile_k(const Branch& b) { return b.cover.list ? b.cover.list->bk : kTile; }
+
+// Tile rows [r0, r1) of merged lists under row r of the branch's own, as merged columns.
+void add_row(const Problem& p, const Branch& b, const Merged& m, int64_t id,
+             std::vector<uint32_t>* out) {
+  const IndexList& l = *b.cover.list;
+  const uint32_t per = uint32_t(l.bk / m.bk);
+  const uint32_t cols = uint32_t((p.nk + m.bk - 1) / m.bk);
+  for (int64_t e = l.start[size_t(id)]; e < l.start[size_t(id) + 1]; ++e) {
+    const uint32_t col = (l.index[size_t(e)] & ~IndexList::kBoundary) * per;
+    for (uint32_t c = col; c < std::min(cols, col + per); ++c) out->push_back(c);
+  }
+}
+
+void add_branch(const Problem& p, const Plan& part, const Branch& b, int64_t head0, Merged* m) {
+  const int64_t rows = (p.nq + m->bq - 1) / m->bq, cols = (p.nk + m->bk - 1) / m->bk;
+  m->causal = b.rule.causal;
+  m->rows.resize(size_t(p.batch * p.heads * rows));
+  for (int64_t n = 0; n < p.batch; ++n)
+    for (int64_t h = 0; h < part.problem.heads; ++h)
+      for (int64_t r = 0; r < rows; ++r) {
+        auto& row = m->rows[size_t((n * p.heads + head0 + h) * rows + r)];
+        if (b.cover.list) {
+          const IndexList& l = *b.cover.list;
+          add_row(p, b, *m, l.row_id(n, h, r * m->bq / l.bq, part.problem.heads), &row);
+        } else {
+          row.resize(size_t(cols));
+          std::iota(row.begin(), row.end(), 0u);  // lower() drops what the rule forbids
+        }
+      }
+}
+
+Plan finish(const Problem& p, const Kind& kind, const Merged& m) {
+  IndexList l;
+  l.batch = p.batch;
+  l.heads = p.heads;
+  l.bq = m.bq, l.bk = m.bk;
+  l.rows = (p.nq + m.bq - 1) / m.bq;
+  l.cols = (p.nk + m.bk - 1) / m.bk;
+  l.start.push_back(0);
+  for (const auto& row : m.rows) {
+    l.index.insert(l.index.end(), row.begin(), row.end());
+    l.start.push_back(int64_t(l.index.size()));
+  }
+  Plan out = Plan::columns(p, std::move(l));
+  const auto& [columns, left, right, sink] = kind;
+  if (!columns) out.branches[0].cover.kind = CoverKind::tiles;
+  out.causal(m.causal).window({left, right, sink});
+  return out;
+}
+
+}  // namespace
+
+Plan plan_by_head(const Problem& p, const std::vector<Plan>& parts) {
+  std::map<Kind, Merged> kinds;
+  int64_t heads = 0;
+  for (const Plan& part : parts) {
+    check_part(part);
+    if (part.problem.nq != p.nq || part.problem.nk != p.nk || part.problem.batch != p.batch ||
+        part.problem.offset != p.offset || !p.cu_q.empty())
+      throw Error(fmt::format("plan by head: a part is for {}, the whole for {}",
+                              part.problem.str(), p.str()));
+    heads += part.problem.heads;
+    for (const Branch& b : part.branches) {
+      Merged& m = kinds[kind_of(b)];
+      m.bq = std::gcd(m.bq, tile_q(b));
+      m.bk = std::gcd(m.bk, tile_k(b));
+    }
+  }
+  if (heads != p.heads)
+    throw Error(fmt::format("plan by head: parts of {} heads for {}", heads, p.heads));
+  if (parts.size() == 1) return parts[0];
+  if (kinds.size() > kMostBranches)
+    throw Error(
+        fmt::format("plan by head: {} kinds of branches (columns, and windows of different "
+                    "widths); a plan has at most {}",
+                    kinds.size(), kMostBranches));
+  int64_t head0 = 0;
+  for (const Plan& part : parts) {
+    for (const Branch& b : part.branches) add_branch(p, part, b, head0, &kinds[kind_of(b)]);
+    head0 += part.problem.heads;
+  }
+  std::vector<Plan> branches;
+  for (const auto& [kind, merged] : kinds) {
+    branches.push_back(finish(p, kind, merged));
+    branches.back().branches[0].numeric = parts[0].branches[0].numeric;
+  }
+  return branches.size() == 1 ? branches[0] : Plan::same(std::move(branches));
+}
+
+}  // namespace regard

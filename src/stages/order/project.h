@@ -1,0 +1,47 @@
+// Products with random directions. Layer: stages. Nobody but the bodies of stages includes this.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "stages/matrix.h"
+#include "stages/random.h"
+
+namespace regard::order {
+
+// `count` directions of `depth` standard normal numbers: random_normal(seed, stream, direction, n).
+class Directions {
+ public:
+  Directions(int64_t count, int64_t depth, int64_t seed, int64_t stream)
+      : count_(count), depth_(depth), lines_(size_t(matrix::panels(count) * depth)) {
+    std::vector<float> rows(size_t(matrix::kPanel * depth));
+    for (int64_t first = 0; first < count; first += matrix::kPanel) {
+      const int64_t live = std::min(matrix::kPanel, count - first);
+      for (int64_t d = 0; d < live; ++d)
+        for (int64_t n = 0; n < depth; ++n)
+          rows[d * depth + n] = float(random_normal(seed, stream, first + d, n));
+      matrix::pack_panel(rows.data(), live, depth, &lines_[first / matrix::kPanel * depth]);
+    }
+  }
+
+  // Calls f(token, dots[count]) for every token of one head.
+  template <class F>
+  void each(const View& x, int64_t b, int64_t h, const F& f) const {
+    constexpr int64_t kRows = 64;
+    const int64_t stride = matrix::row_stride(count_);
+    std::vector<float> rows(size_t(kRows * depth_)), dots(size_t(kRows * stride));
+    for (int64_t first = 0; first < x.size[2]; first += kRows) {
+      const int64_t live = std::min(kRows, x.size[2] - first);
+      matrix::load_rows(x, b, h, first, live, rows.data());
+      for (int64_t panel = 0; panel < matrix::panels(count_); ++panel)
+        matrix::multiply(rows.data(), live, depth_, &lines_[panel * depth_],
+                         &dots[panel * matrix::kPanel], stride);
+      for (int64_t i = 0; i < live; ++i) f(first + i, &dots[i * stride]);
+    }
+  }
+
+ private:
+  int64_t count_, depth_;
+  std::vector<matrix::Line> lines_;
+};
+
+}  // namespace regard::order

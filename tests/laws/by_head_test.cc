@@ -1,0 +1,171 @@
+// plan_by_head: every head reads the pairs of its own part, and attention is that of the parts.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+
+#include "exec/profile.h"
+#include "plan/by_head.h"
+#include "random_plan.h"
+#include "regard/method.h"
+#include "regard/run.h"
+#include "regard/status.h"
+
+namespace regard {
+namespace {
+
+using test::Rng;
+
+Plan random_part(Rng& g, const Problem& p) {
+  const auto tiles = [&](int bq, int bk) {
+    TileBits bits(p.batch, p.heads, (p.nq + bq - 1) / bq, (p.nk + bk - 1) / bk);
+    for (int64_t b = 0; b < bits.batch; ++b)
+      for (int64_t h = 0; h < bits.heads; ++h)
+        for (int64_t r = 0; r < bits.rows; ++r)
+          for (int64_t c = 0; c < bits.cols; ++c) bits.set(b, h, r, c, test::coin(g, 0.4));
+    return Plan::tiles(p, bq, bk, bits);
+  };
+  switch (test::pick(g, 0, 3)) {
+    case 0:
+      return Plan::all(p).causal();
+    case 1:
+      return Plan::band(p, 9, 0, 3).causal();
+    case 2:
+      return tiles(8, 16).causal();
+    default:
+      return tiles(16, 8).causal();
+  }
+}
+
+TEST(ByHead, EveryHeadReadsItsOwnPartsPairs) {
+  Rng g(11);
+  for (int round = 0; round < 60; ++round) {
+    Problem p = test::random_problem(g);
+    p.kv_heads = 3, p.heads = 6;
+    p.offset = p.nk - p.nq;
+    std::vector<Plan> parts;
+    for (const int64_t heads : {2, 1, 1, 2}) {
+      Problem q = p;
+      q.heads = heads;
+      q.kv_heads = 1;
+      parts.push_back(random_part(g, q));
+    }
+    Plan whole = plan_by_head(p, parts);
+    whole.lower();
+    EXPECT_NO_THROW(whole.validate());
+    int64_t head = 0;
+    for (Plan& part : parts) {
+      const BitMask want = expand(part, 0);
+      std::vector<BitMask> have;
+      for (size_t n = 0; n < whole.branches.size(); ++n) have.push_back(expand(whole, int(n)));
+      for (int64_t h = 0; h < part.problem.heads; ++h, ++head)
+        for (int64_t b = 0; b < p.batch; ++b)
+          for (int64_t i = 0; i < p.nq; ++i)
+            for (int64_t j = 0; j < p.nk; ++j) {
+              int reads = 0;
+              for (const BitMask& m : have) reads += m.get(b, head, i, j);
+              ASSERT_EQ(reads, int(want.get(b, h, i, j)))
+                  << p.str() << " round " << round << " head " << head << " " << i << " " << j;
+            }
+    }
+  }
+}
+
+TEST(ByHead, RefusesWhatOnePlanCannotSay) {
+  Problem p;
+  p.heads = p.kv_heads = 1;
+  p.nq = p.nk = 64;
+  p.dk = p.dv = 4;
+  p.scale = 1;
+  Problem two = p;
+  two.heads = two.kv_heads = 2;
+  EXPECT_THROW(plan_by_head(two, {Plan::all(p)}), Error);
+  EXPECT_THROW(plan_by_head(two, {Plan::all(p), Plan::all(p).pooled(8)}), Error);
+  Problem five = p;
+  five.heads = five.kv_heads = 5;
+  std::vector<Plan> parts;
+  for (int64_t left = 1; left <= 5; ++left) parts.push_back(Plan::band(p, left, 0));
+  EXPECT_THROW(plan_by_head(five, parts), Error);
+}
+
+std::string write_profile(const std::string& text) {
+  const std::string path = testing::TempDir() + "/profile.json";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(Profile, AttentionIsThatOfEachHeadsMethod) {
+  Rng g(5);
+  const std::vector<std::string> specs = {"dense", "a_shape:n_init=4,n_local=24",
+                                          "xattention:block=16,stride=4,threshold=0.7",
+                                          "vertical_slash:vertical_size=30,slash_size=50"};
+  const Profile profile = load_profile(write_profile(
+      R"({"regard_profile": 1, "methods": ["dense", "a_shape:n_init=4,n_local=24",
+          "xattention:block=16,stride=4,threshold=0.7",
+          "vertical_slash:vertical_size=30,slash_size=50"],
+          "layers": {"3": [1, 1, 0, 2, 2, 3]}})"));
+  const std::vector<int64_t> chosen = {1, 1, 0, 2, 2, 3};
+  Problem p;
+  p.heads = 6, p.kv_heads = 3, p.nq = 96, p.nk = 224, p.offset = 128, p.dk = p.dv = 16;
+  p.scale = 0.25;
+  const Tensor q = test::random_tensor(g, {1, 6, p.nq, 16}, DType::f32, 2),
+               k = test::random_tensor(g, {1, 3, p.nk, 16}, DType::f32, 2),
+               v = test::random_tensor(g, {1, 3, p.nk, 16});
+  Inputs x{q.view, k.view, v.view, p, true, {}, {}};
+  x.score.softcap = 20;
+  const auto run = [&](const Plan& plan, const Inputs& in) {
+    Tensor out = make_tensor(DType::f32, {1, in.problem.heads, p.nq, 16});
+    RunOptions options;
+    options.impl = "ref";  // in fp64: only the pairs can differ
+    attend(plan, in.q, in.k, in.v, {out.view, {}, {}}, options);
+    return out;
+  };
+  EXPECT_EQ(refusal(profile, 3, x), "");
+  EXPECT_NE(refusal(profile, 4, x), "");
+  const Tensor got = run(make_plan(profile, 3, x, {2, nullptr}), x);
+  for (int64_t h = 0; h < 6; ++h) {
+    Inputs one = x;
+    const auto head = [](const Tensor& t, int64_t n) {
+      View view = t.view;
+      view.data = view.at(0, n, 0);
+      view.size[1] = 1;
+      return view;
+    };
+    one.q = head(q, h), one.k = head(k, h / 2), one.v = head(v, h / 2);
+    one.problem.heads = one.problem.kv_heads = 1;
+    const Tensor want =
+        run(make_plan(parse_method(specs[size_t(chosen[size_t(h)])]), one, {1, nullptr}), one);
+    for (int64_t i = 0; i < p.nq; ++i)
+      for (int64_t c = 0; c < 16; ++c)
+        ASSERT_NEAR(reinterpret_cast<const float*>(got.view.at(0, h, i))[c],
+                    reinterpret_cast<const float*>(want.view.at(0, 0, i))[c], 2e-6)
+            << h << " " << i << " " << c;
+  }
+}
+
+TEST(Profile, BadFilesAreRefused) {
+  const auto error = [](const std::string& text) -> std::string {
+    try {
+      load_profile(write_profile(text));
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_NE(error("{").find("no profile"), std::string::npos);
+  EXPECT_NE(error("{\"regard_profile\": 2}").find("no profile"), std::string::npos);
+  EXPECT_NE(error(R"({"regard_profile": 1})").find("methods"), std::string::npos);
+  EXPECT_NE(error(R"({"regard_profile": 1, "methods": ["denze"], "layers": {}})").find("denze"),
+            std::string::npos);
+  EXPECT_NE(
+      error(R"({"regard_profile": 1, "methods": ["dense"], "layers": {"x": [0]}})").find("'x'"),
+      std::string::npos);
+  EXPECT_NE(error(R"({"regard_profile": 1, "methods": ["dense"], "layers": {"0": [1]}})")
+                .find("no index"),
+            std::string::npos);
+  EXPECT_THROW(load_profile("/nowhere/p.json"), Error);
+}
+
+}  // namespace
+}  // namespace regard

@@ -61,8 +61,7 @@ REGARD_DEFINE_RECIPE(moa) {
           .differs =
               "profile is the rule that the search scores (blocks, plus one block of sinks); "
               "runtime is that of the authors' cache: at least 128 tokens, rounded up to blocks, "
-              "sinks inside the span. n is the number of keys. The search is not part of this "
-              "method. Certain: both rules, from their code.",
+              "sinks inside the span. n counts the keys. The search is not part.",
           .needs = {"single"},
           .twin = "beta=1",
           .sweep = {"beta", {0.1, 0.25, 0.5}},

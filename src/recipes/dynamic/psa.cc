@@ -57,8 +57,8 @@ REGARD_DEFINE_RECIPE(psa) {
               "As in the paper the block that crosses a tau is dropped, so a row that one block "
               "dominates may read nothing; cut=code keeps it and reads at least 6 % in full. "
               "importance=code skips the softmax's normaliser, as their kernel does. Not part: "
-              "Hilbert order, the cap by neighbours' cosine, fixed ratios. Our reading: tiles that "
-              "causality cuts are read in full; draws come from a counter.",
+              "Hilbert order, the cap by neighbours' cosine, fixed ratios. Our reading: tiles "
+              "that causality cuts are read in full; draws come from a counter.",
           .needs = {"single"},
           .twin = "tau1=2",
           .sweep = {"tau1", {0.5, 0.6, 0.7, 0.8}},

@@ -52,8 +52,8 @@ REGARD_DEFINE_RECIPE(moa) {
           .year = 2024,
           .summary =
               "Each head has its own window of alpha + beta * n tokens, and the first tokens. A "
-              "search over gradients finds each head's alpha and beta under a density bound; their "
-              "result comes in as `alphas` and `betas`.",
+              "search over gradients finds each head's alpha and beta under a density bound; "
+              "their result comes in as `alphas` and `betas`.",
           .when =
               "With spans searched for the model at hand. Without them every head gets the same "
               "window, which is a plain one.",

@@ -54,9 +54,9 @@ struct Data {
 
 std::vector<Data> problems() {
   std::vector<Data> out;
-  out.emplace_back(1, 2, 1, 130, 130, 16, true);
+  out.emplace_back(1, 2, 1, 130, 144, 16, true);
   out.emplace_back(2, 4, 2, 70, 201, 24, true);
-  out.emplace_back(1, 1, 1, 90, 90, 8, false);
+  out.emplace_back(1, 1, 1, 96, 96, 8, false);
   out.emplace_back(1, 3, 3, 1, 65, 32, true);
   return out;
 }

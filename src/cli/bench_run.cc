@@ -351,7 +351,7 @@ std::vector<std::vector<ProblemLine>> series_of(const ProblemFile& file) {
 }
 
 std::vector<BenchRow> run_series(const std::string& group, const std::vector<ProblemLine>& series,
-                            const Rounds& rounds, cpu::Peaks& peaks, Peers& peers) {
+                                 const Rounds& rounds, cpu::Peaks& peaks, Peers& peers) {
   Members members = make_members(series, rounds, peers);
   play(members, rounds, peaks);
   std::vector<BenchRow> rows;

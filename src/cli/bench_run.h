@@ -49,7 +49,7 @@ struct Rounds {
 std::vector<std::vector<ProblemLine>> series_of(const ProblemFile& file);
 // Rows line by line, thread count by thread count.
 std::vector<BenchRow> run_series(const std::string& group, const std::vector<ProblemLine>& series,
-                            const Rounds& rounds, cpu::Peaks& peaks, Peers& peers);
+                                 const Rounds& rounds, cpu::Peaks& peaks, Peers& peers);
 
 // Empty: not measured. Otherwise whether it holds.
 enum class Verdict { unknown, pass, miss };

@@ -29,20 +29,18 @@ REGARD_DEFINE_RECIPE(chunkllm) {
           .year = 2025,
           .summary =
               "A classifier cuts the text where a thought ends; adapters project queries and keys "
-              "to "
-              "a small space, where a chunk stands by its last token. Queries read the first "
-              "chunk, "
-              "their own, and the best of the finished ones, chosen anew only at a boundary.",
+              "to a small space, where a chunk stands by its last token. Queries read the first "
+              "chunk, their own, and the best of the finished ones, chosen anew only at a "
+              "boundary.",
           .when = "Models that adapters were trained for; long decoding, as the choice is rarely "
                   "made.",
           .cost = "One small product a chunk and boundary; then the chosen chunks.",
           .differs =
               "Certain: boundaries learned, chunk keys from the last token, choice at boundaries, "
-              "first and current chunk kept. Our reading: adapters take all heads side by side and "
-              "give one set for the layer, products without scale, and in prefill a chunk's "
-              "queries "
-              "use the choice of the token before it. The classifier runs on hidden states, so its "
-              "result comes in as `starts`. No code was found.",
+              "first and current chunk kept. Our reading: adapters take all heads side by side "
+              "and give one set for the layer, products without scale, and in prefill a chunk's "
+              "queries use the choice of the token before it. The classifier runs on hidden "
+              "states, so its result comes in as `starts`. No code was found.",
           .needs = {"causal", "single", "weights"},
           .twin = "",
       },

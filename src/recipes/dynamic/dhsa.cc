@@ -47,13 +47,11 @@ REGARD_DEFINE_RECIPE(dhsa) {
           .cost = "One vector a chunk and products of chunks; then top_k keys a query.",
           .differs =
               "queries=blocks (fixed blocks of `chunk`) and heads=shared (one set for all heads, "
-              "from "
-              "averaged queries and keys) are the authors' code. There the budget is that of the "
-              "block's last query, local and global keys replace others after the cut and may "
-              "count "
-              "many times; here each query spends its own budget, forced keys first, none twice. "
-              "Inside the last chunk taken, keys are taken from its start. The boundary predictor "
-              "is not part.",
+              "from averaged queries and keys) are the authors' code. There the budget is that of "
+              "the block's last query, local and global keys replace others after the cut and may "
+              "count many times; here each query spends its own budget, forced keys first, none "
+              "twice. Inside the last chunk taken, keys are taken from its start. The boundary "
+              "predictor is not part.",
           .needs = {"single"},
           .twin = "top_k=1e12",
       },

@@ -27,18 +27,15 @@ REGARD_DEFINE_RECIPE(dma) {
           .year = 2025,
           .summary =
               "A learned map of each token's values gives its keys a weight in every head. The "
-              "weight "
-              "is added to the logits, and only the `window` keys of greatest weight among those a "
-              "query sees are read.",
+              "weight is added to the logits, and only the `window` keys of greatest weight among "
+              "those a query sees are read.",
           .when = "Models trained with it (Doge). No query takes part in the choice.",
           .cost = "One small product a token; then window single keys a query.",
           .differs =
               "Each row keeps its own best keys among those it sees, as the authors' code does "
-              "with "
-              "a causal mask given; without one it keeps one set for all rows, future included. "
-              "bias=exp is Hugging Face's Doge (exp of the weight, same choice). Smoothing the "
-              "mask "
-              "to blocks is not part. Query heads share their KV head's weight.",
+              "with a causal mask given; without one it keeps one set for all rows, future "
+              "included. bias=exp is Hugging Face's Doge (exp of the weight, same choice). "
+              "Smoothing the mask to blocks is not part. Query heads share their KV head's weight.",
           .needs = {"single", "weights"},
           .prefix = true,
           .twin = "",

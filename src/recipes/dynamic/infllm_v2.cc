@@ -36,17 +36,17 @@ REGARD_DEFINE_RECIPE(infllm_v2) {
           .paper = "Zhao et al., InfLLM-V2, 2025, arXiv 2509.24663",
           .year = 2025,
           .summary =
-              "Beyond dense_len keys, each query of each group of heads reads the first block, the "
-              "nearest ones, and the blocks that its attention to overlapping means of keys points "
-              "at. No weights of its own, so one model runs either way.",
+              "Beyond dense_len keys, each query of each group of heads reads the first block, "
+              "the nearest ones, and the blocks that its attention to overlapping means of keys "
+              "points at. No weights of its own, so one model runs either way.",
           .when = "Models trained with it (MiniCPM4.1). Heads of a group share their blocks.",
           .cost = "Means: 1 / stride of a QK product; then topk blocks a query, tiles of one row.",
           .differs =
               "As in the authors' code own + `local` blocks are forced, probabilities are summed "
-              "over "
-              "the group, and a block takes the largest of the means that overlap it. Neighbouring "
-              "blocks share a mean, so exact ties are common: the lower block wins here. The exact "
-              "normaliser is used, not the one from coarser means. thunlp's copy has local=16.",
+              "over the group, and a block takes the largest of the means that overlap it. "
+              "Neighbouring blocks share a mean, so exact ties are common: the lower block wins "
+              "here. The exact normaliser is used, not the one from coarser means. thunlp's copy "
+              "has local=16.",
           .needs = {"causal", "single"},
           .twin = "topk=1e9",
       },

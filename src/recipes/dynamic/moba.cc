@@ -28,10 +28,8 @@ REGARD_DEFINE_RECIPE(moba) {
           .paper = "Lu et al., MoBA: Mixture of Block Attention, 2025, arXiv 2502.13189",
           .year = 2025,
           .summary = "The past is cut into chunks; a query's product with a chunk's mean key is "
-                     "the chunk's "
-                     "gate. Each query of each head reads its own chunk, causally, and the chunks "
-                     "with the "
-                     "greatest gates, topk in all.",
+                     "the chunk's gate. Each query of each head reads its own chunk, causally, "
+                     "and the chunks with the greatest gates, topk in all.",
           .when = "Models trained with it; prefill and decode alike. Untrained, chunk means hide "
                   "single facts.",
           .cost =
@@ -39,8 +37,8 @@ REGARD_DEFINE_RECIPE(moba) {
               "row: a CPU gains where topk * chunk is well below the length.",
           .differs =
               "topk counts the own chunk. The authors' code takes means in the keys' own type; "
-              "here "
-              "in f32. Without causality (our reading) the own chunk stays and all others compete.",
+              "here in f32. Without causality (our reading) the own chunk stays and all others "
+              "compete.",
           .needs = {"single"},
           .prefix = true,
           .twin = "topk=1e9",

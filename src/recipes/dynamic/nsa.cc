@@ -39,26 +39,21 @@ REGARD_DEFINE_RECIPE(nsa) {
           .paper = "Yuan et al., Native Sparse Attention, ACL 2025, arXiv 2502.11089",
           .year = 2025,
           .summary = "Three attentions are weighed by learned gates: to means of keys, to the "
-                     "blocks which "
-                     "attention to overlapping means points at (one choice for a group of heads), "
-                     "and to a "
-                     "window.",
+                     "blocks which attention to overlapping means points at (one choice for a "
+                     "group of heads), and to a window.",
           .when = "Models trained with it; `gate` comes from their gate projection (after the "
                   "sigmoid).",
           .cost =
-              "Means: 1 / stride of a QK product; then topk blocks, a window and n / width means a "
-              "query.",
+              "Means: 1 / stride of a QK product; then topk blocks, a window and n / width means "
+              "a query.",
           .differs =
               "Certain: the three branches, weights 1, 2, 2, 2, 1 of overlapping means (authors "
-              "gave "
-              "no code; the field's reference), sums over the group, forced first and two local "
-              "blocks, window of 512 keys before the query and itself. Our reading: compression is "
-              "a "
-              "plain mean, without learned weights or position code; the compressed branch reads "
-              "means that do not overlap, since a plan's pooled keys do not. FSA's copy scores "
-              "with "
-              "one head of the group and shares gates over heads: such a gate is given with one "
-              "head.",
+              "gave no code; the field's reference), sums over the group, forced first and two "
+              "local blocks, window of 512 keys before the query and itself. Our reading: "
+              "compression is a plain mean, without learned weights or position code; the "
+              "compressed branch reads means that do not overlap, since a plan's pooled keys do "
+              "not. FSA's copy scores with one head of the group and shares gates over heads: "
+              "such a gate is given with one head.",
           .needs = {"causal", "single", "weights"},
           .prefix = true,
           .twin = "",

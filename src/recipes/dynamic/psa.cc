@@ -48,18 +48,17 @@ REGARD_DEFINE_RECIPE(psa) {
           .year = 2025,
           .phase = "any",
           .summary =
-              "Instead of keep or drop: the blocks that cover tau1 of the importance are read as "
-              "they are, the next as means of 2 tokens, then of 4, of 8, and the rest not at all. "
-              "A "
-              "mean of w tokens weighs as much as w. Importance comes from a sample of the pairs.",
+              "Blocks that cover tau1 of a sampled importance are read as they are, the next as "
+              "means of 2 tokens, then of 4, of 8, the rest not at all. A mean of w tokens weighs "
+              "as much as w.",
           .when = "Image and video models, where neighbouring tokens are alike.",
           .cost = "Scores: 1 / sampled^2 of a QK product. Pooled blocks cost 1/2, 1/4, 1/8.",
           .differs =
               "As in the paper the block that crosses a tau is dropped, so a row that one block "
               "dominates may read nothing; cut=code keeps it and reads at least 6 % in full. "
               "importance=code skips the softmax's normaliser, as their kernel does. Not part: "
-              "Hilbert order, the cap by neighbours' cosine, fixed ratios. Our reading: tiles that "
-              "causality cuts are read in full; draws come from a counter.",
+              "Hilbert order, the cap by neighbours' cosine, fixed ratios. Our reading: tiles "
+              "that causality cuts are read in full; draws come from a counter.",
           .needs = {"single"},
           .twin = "tau1=2",
           .sweep = {"tau1", {0.5, 0.6, 0.7, 0.8}},

@@ -45,19 +45,15 @@ REGARD_DEFINE_RECIPE(seer) {
           .summary =
               "A small gate, distilled from the model's own attention, predicts the map of blocks "
               "from pooled queries (mean) and keys (maximum, minimum, mean). Blocks above a "
-              "threshold "
-              "are read, and the last rows of blocks read everything.",
+              "threshold are read, and the last rows of blocks read everything.",
           .when = "Models that a gate was trained for; then few blocks carry nearly all the mass.",
           .cost = "Pooling, and a product of width `width` for each pair of blocks.",
           .differs = "As in the code the own block is not forced and the last two rows of blocks "
-                     "are dense. "
-                     "cut=ratio keeps the share 1 - sqrt(sparsity) of the blocks (the code's "
-                     "nz_ratio, 1 - "
-                     "sparsity in its terms; it lets early rows spend on future blocks, here they "
-                     "do not). "
-                     "Pooling wants q and k before rotation: `rope` undoes the model's. The "
-                     "released gates "
-                     "have no query map: give the identity.",
+                     "are dense. cut=ratio keeps the share 1 - sqrt(sparsity) of the blocks (the "
+                     "code's nz_ratio, 1 - sparsity in its terms; it lets early rows spend on "
+                     "future blocks, here they do not). Pooling wants q and k before rotation: "
+                     "`rope` undoes the model's. The released gates have no query map: give the "
+                     "identity.",
           .needs = {"causal", "single", "weights"},
           .twin = "",
       },

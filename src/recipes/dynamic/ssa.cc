@@ -36,19 +36,15 @@ REGARD_DEFINE_RECIPE(ssa) {
               "arXiv 2511.20102",
           .year = 2025,
           .summary = "Training aligns full and sparse outputs in every layer, so the model runs "
-                     "either way. "
-                     "Sparse means: each query of each group of heads reads the blocks whose mean "
-                     "keys get "
-                     "most of its attention.",
+                     "either way. Sparse means: each query of each group of heads reads the "
+                     "blocks whose mean keys get most of its attention.",
           .when = "Models trained with it. full=true is the other way to run them.",
           .cost = "Means: 1 / block of a QK product; then blocks * block keys a query.",
           .differs =
               "Certain: the selected branch of NSA alone, 16 blocks of 16 tokens, no window, one "
-              "set "
-              "a group. Our reading: which blocks are always in (first, own, the one before), and "
-              "scores from attention to whole blocks' means. The output gate shared by both ways "
-              "and "
-              "the alignment loss belong to the model.",
+              "set a group. Our reading: which blocks are always in (first, own, the one before), "
+              "and scores from attention to whole blocks' means. The output gate shared by both "
+              "ways and the alignment loss belong to the model.",
           .needs = {"causal", "single"},
           .prefix = true,
           .twin = "full=true",

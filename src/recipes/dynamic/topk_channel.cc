@@ -32,20 +32,17 @@ REGARD_DEFINE_RECIPE(topk_channel) {
           .phase = "any",
           .summary =
               "Each query keeps its best keys, exactly, at four shares of them; the four "
-              "attentions "
-              "are mixed by learned weights. In the paper queries and keys are channels and their "
-              "vectors run over pixels: give q, k and v transposed, normalised to length one, with "
-              "`scale` as the temperature.",
+              "attentions are mixed by learned weights. In the paper queries and keys are "
+              "channels and their vectors run over pixels: give q, k and v transposed, normalised "
+              "to length one, with `scale` as the temperature.",
           .when =
               "Image restoration models trained with it (few channels, so the square is small).",
           .cost = "All products are made once a branch to choose; it saves no time on its own.",
           .differs =
               "As in the authors' code: int(share * keys), weights 0.2 each at the start (sum "
-              "0.8). "
-              "Ties go to the lower key. lse is that of the four together. Normalising, "
-              "temperature "
-              "and the convolutions around it are the model's. Under causality a share is of all "
-              "keys, taken among those seen.",
+              "0.8). Ties go to the lower key. lse is that of the four together. Normalising, "
+              "temperature and the convolutions around it are the model's. Under causality a "
+              "share is of all keys, taken among those seen.",
           .needs = {"single"},
           .twin = "k1=1,k2=1,k3=1,k4=1,w1=0.25,w2=0.25,w3=0.25,w4=0.25",
       },

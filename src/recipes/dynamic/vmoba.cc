@@ -45,18 +45,17 @@ REGARD_DEFINE_RECIPE(vmoba) {
                    "arXiv 2506.23858",
           .year = 2025,
           .summary = "Tokens of a video are cut into boxes: frames, columns through all frames, or "
-                     "blocks of "
-                     "both, one shape a layer in turn. Each query reads its own box and the boxes "
-                     "whose mean "
-                     "key suits it best, until `tau` of the gates' sum is reached.",
+                     "blocks of both, one shape a layer in turn. Each query reads its own box and "
+                     "the boxes whose mean key suits it best, until `tau` of the gates' sum is "
+                     "reached.",
           .when = "Video diffusion models, trained with it or not, beyond some 30K tokens.",
           .cost = "Gates: 1 / box of a QK product. Boxes that are not runs of tokens are gathered.",
           .differs =
               "At least one other box is kept (scope=query), as published; tau above 1 keeps all, "
               "where the authors' code then keeps two, and a query alone reads its own box, where "
               "their code reads everything. Gates are unscaled products spread to 0..1 over the "
-              "scope. Which layer has which shape is the caller's. Under causality (our reading) a "
-              "box counts once its first token is seen.",
+              "scope. Which layer has which shape is the caller's. Under causality (our reading) "
+              "a box counts once its first token is seen.",
           .needs = {"single"},
           .twin = "tau=2",
       },

@@ -42,10 +42,10 @@ REGARD_DEFINE_RECIPE(blockrank) {
           .cost = "No scores. Linear in the number of documents.",
           .differs =
               "Certain: who sees whom. The auxiliary loss, the read-out of scores and the "
-              "positions "
-              "(each document starts at the instruction's length) belong to the model and are not "
-              "part. The authors pad every block on the left to one length and mask by 0.7 of the "
-              "largest number; here pieces have any length and padding does not exist.",
+              "positions (each document starts at the instruction's length) belong to the model "
+              "and are not part. The authors pad every block on the left to one length and mask "
+              "by 0.7 of the largest number; here pieces have any length and padding does not "
+              "exist.",
           .needs = {"causal", "single"},
           .twin = "document=1e12",
           .sweep = {"document", {256, 512, 1024, 2048}},

@@ -52,8 +52,8 @@ REGARD_DEFINE_RECIPE(moa) {
           .year = 2024,
           .summary =
               "Each head has its own window of alpha + beta * n tokens, and the first tokens. A "
-              "search over gradients finds each head's alpha and beta under a density bound; their "
-              "result comes in as `alphas` and `betas`.",
+              "search over gradients finds each head's alpha and beta under a density bound; "
+              "their result comes in as `alphas` and `betas`.",
           .when =
               "With spans searched for the model at hand. Without them every head gets the same "
               "window, which is a plain one.",
@@ -61,8 +61,7 @@ REGARD_DEFINE_RECIPE(moa) {
           .differs =
               "profile is the rule that the search scores (blocks, plus one block of sinks); "
               "runtime is that of the authors' cache: at least 128 tokens, rounded up to blocks, "
-              "sinks inside the span. n is the number of keys. The search is not part of this "
-              "method. Certain: both rules, from their code.",
+              "sinks inside the span. n counts the keys. The search is not part.",
           .needs = {"single"},
           .twin = "beta=1",
           .sweep = {"beta", {0.1, 0.25, 0.5}},

@@ -39,10 +39,10 @@ REGARD_DEFINE_RECIPE(s2) {
           .cost = "No scores. local_blocks + blocks / vert_stride blocks a row and head.",
           .differs =
               "offset=0 is the authors' kernel, offset=1 vLLM's. head=kv numbers by KV head, as "
-              "both "
-              "do under grouped queries (with a step from the number of query heads); head=one is "
-              "vLLM's default of equal heads. Dense last heads (num_dense_heads) are not part; "
-              "without causality the authors use relative strides, here they stay absolute.",
+              "both do under grouped queries (with a step from the number of query heads); "
+              "head=one is vLLM's default of equal heads. Dense last heads (num_dense_heads) are "
+              "not part; without causality the authors use relative strides, here they stay "
+              "absolute.",
           .needs = {"single"},
           .prefix = true,
           .twin = "vert_stride=1",

@@ -56,8 +56,7 @@ REGARD_DEFINE_RECIPE(sparse_transformer) {
               "first set and odd heads the second. Without causality the window is two-sided (our "
               "reading). The authors' strided kernel has the second set alone; their fixed gives "
               "every head its own c of each stretch in whole blocks; Long Range Arena adds column "
-              "0 "
-              "of each stretch and masks causally even in encoders.",
+              "0 of each stretch and masks causally even in encoders.",
           .needs = {"single"},
           .prefix = true,
           .twin = "stride=1",

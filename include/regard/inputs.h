@@ -1,5 +1,7 @@
 // Inputs: what a method is given. Layer: plan.
 #pragma once
+#include <string>
+
 #include "regard/plan.h"
 #include "regard/problem.h"
 #include "regard/view.h"
@@ -16,6 +18,7 @@ struct Inputs {
   bool causal = true;
   Score score;
   Norm norm;
+  std::string numeric;  // one of numerics() for every branch; empty: as the method's plan says
 };
 
 }  // namespace regard

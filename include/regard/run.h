@@ -32,6 +32,14 @@ struct Choice {
 std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
                             const Out& out, const RunOptions& options = {});
 
+// Why this machine cannot compute in an arithmetic of numerics() (plan.h); empty: it can. Error if
+// the name is none of them.
+std::string numeric_refusal(const std::string& name);
+// The fastest arithmetic on this machine whose error on such a problem over such keys is no larger
+// than that of llama.cpp's own CPU kernel (docs/decisions/2026-11-22-numerics.md): what the plug-in
+// for it computes in unless told otherwise.
+std::string default_numeric(const Problem& p, DType keys);
+
 const char* version();     // "0.1.0"
 std::string cpu_target();  // the instruction set in use: "AVX3", "AVX2", ...
 int hardware_threads();

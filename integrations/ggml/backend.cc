@@ -122,16 +122,16 @@ void device_props(ggml_backend_dev_t device, ggml_backend_dev_props* props) {
                  .mmap_support = true};
 }
 
-// ggml's own kernels run on OpenMP threads that spin between two nodes: a team of our own would have
-// to fight them for the processors, so ours is the same.
+// ggml's own kernels run on OpenMP threads that spin between two nodes: a team of our own would
+// have to fight them for the processors, so ours is the same.
 void share_threads() {
   static std::once_flag once;
   std::call_once(once, [] {
     ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     if (!cpu || !has_openmp()) return;
-    const auto features = reinterpret_cast<ggml_backend_get_features_t>(
-        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu),
-                                          "ggml_backend_get_features"));
+    const auto features =
+        reinterpret_cast<ggml_backend_get_features_t>(ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(cpu), "ggml_backend_get_features"));
     if (!features) return;
     for (auto* f = features(ggml_backend_dev_backend_reg(cpu)); f->name; ++f)
       if (!std::strcmp(f->name, "OPENMP")) use_team(Team::openmp);

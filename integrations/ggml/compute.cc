@@ -79,6 +79,11 @@ const char* shape_name(MaskPart::Shape s) {
 Engine::Engine(const Settings& settings)
     : env_threads_(settings.threads), log_plan_(settings.log_plan) {
   state_.threads = env_threads_;
+  try {
+    set_numeric(settings.numeric);
+  } catch (const Error& e) {
+    throw Error(fmt::format("REGARD_NUMERIC='{}': {}", settings.numeric, e.what()));
+  }
   if (settings.method.empty()) return;
   try {
     parse(Mode::method, settings.method, &state_);
@@ -101,6 +106,13 @@ void Engine::configure(Mode mode, const std::string& method_spec, int threads) {
   state_.method = std::move(parsed.method);
   state_.profile = std::move(parsed.profile);
   state_.threads = threads ? threads : env_threads_;
+}
+
+void Engine::set_numeric(const std::string& name) {
+  if (!name.empty())
+    if (const std::string why = numeric_refusal(name); !why.empty()) throw Error(why);
+  const std::lock_guard lock(mutex_);
+  state_.numeric = name;
 }
 
 void Engine::observe(std::function<void(const Node&)> observer) {
@@ -177,7 +189,10 @@ void Computer::run_regard(const ggml_tensor* op, const Engine::State& state) {
 void Computer::run_piece(const ggml_tensor* op, const Engine::State& state, const MaskPart& mask,
                          int64_t sequence, int64_t sequences, double mask_seconds) {
   const auto begin = Clock::now();
-  const Piece piece = make_piece(op, mask, sequence, sequences);
+  Piece piece = make_piece(op, mask, sequence, sequences);
+  piece.inputs.numeric = state.numeric.empty()
+                             ? default_numeric(piece.inputs.problem, piece.inputs.k.dtype)
+                             : state.numeric;
   const Inputs& x = piece.inputs;
   Trace trace;
   trace.seconds["mask"] = mask_seconds;

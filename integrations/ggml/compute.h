@@ -19,16 +19,18 @@ namespace regard::ggml {
 // One for the process: what the plug-in was asked to do. Safe from any thread.
 class Engine : public Control {
  public:
-  explicit Engine(const Settings& settings);  // throws Error for a bad method
+  explicit Engine(const Settings& settings);  // throws Error for a bad value
 
   void configure(Mode mode, const std::string& method_spec, int threads) override;
+  void set_numeric(const std::string& name) override;
   void observe(std::function<void(const Node&)> observer) override;
 
   struct State {
     Mode mode = Mode::exact;
     std::shared_ptr<const Method> method;  // one of these two in mode method
     std::shared_ptr<const Profile> profile;
-    int threads = 0;  // 0: the caller's
+    int threads = 0;      // 0: the caller's
+    std::string numeric;  // empty: by the problem and the type of K
     std::function<void(const Node&)> observer;
   };
   State state() const;

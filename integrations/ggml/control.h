@@ -40,6 +40,9 @@ class Control {
   // spec. threads 0: REGARD_THREADS, else the caller's (llama.cpp tells the backend), else all
   // cores.
   virtual void configure(Mode mode, const std::string& method_spec, int threads) = 0;
+  // One of numerics() for every node from the next graph on; empty: default_numeric().
+  // Throws regard::Error for a name that is none or that this machine cannot compute in.
+  virtual void set_numeric(const std::string& name) = 0;
   // Called on the computing thread after every node; empty: nobody watches.
   virtual void observe(std::function<void(const Node&)> observer) = 0;
 };

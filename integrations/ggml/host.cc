@@ -75,6 +75,7 @@ std::string version_mismatch() {
 Settings read_settings() {
   Settings s;
   s.method = env("REGARD_METHOD");
+  s.numeric = env("REGARD_NUMERIC");
   if (const std::string p = env("REGARD_PROFILE"); !p.empty()) {
     if (!s.method.empty())
       throw Error(

@@ -12,6 +12,7 @@ std::string version_mismatch();
 struct Settings {
   std::string method;     // REGARD_METHOD, or "@" and REGARD_PROFILE; empty: exact
   int threads = 0;        // REGARD_THREADS; 0: not given
+  std::string numeric;    // REGARD_NUMERIC; empty: default_numeric()
   bool log_plan = false;  // REGARD_LOG=plan
 };
 Settings

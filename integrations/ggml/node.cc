@@ -96,7 +96,8 @@ Score score_of(const ggml_tensor* op, const MaskPart& mask, int64_t sequence, in
   bias.size[3] = mask.nk;
   s.bias = Tensor{bias, nullptr};
   const float max_bias = param(op, 1);
-  if (max_bias > 0) s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias, SlopeRule::nearest_power);
+  if (max_bias > 0)
+    s.bias_scale = alibi_slopes(op->src[0]->ne[2], max_bias, SlopeRule::nearest_power);
   return s;
 }
 
@@ -154,6 +155,7 @@ Plan exact_plan(const Inputs& x, const MaskPart& mask) {
     if (mask.cover) b.cover = {CoverKind::tiles, {}, mask.cover};
   }
   plan.score(x.score).norm(x.norm);
+  if (!x.numeric.empty()) plan.numeric(x.numeric);
   plan.lowered = mask.shape == MaskPart::Shape::general;  // done when the mask was read
   return plan;
 }

@@ -21,13 +21,14 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 Inputs inputs_of(const Array& q, const Array& k, const Array& v, bool causal,
-                 std::optional<float> scale) {
+                 std::optional<float> scale, const std::string& numeric) {
   if (scale && !std::isfinite(*scale))
     throw Error("scale must be finite, got " + std::to_string(*scale));
   Inputs x;
   x.q = q.view, x.k = k.view, x.v = v.view;
   x.problem = Problem::of_views(x.q, x.k, x.v, scale.value_or(kNan));
   x.causal = causal;
+  x.numeric = numeric;
   return x;
 }
 
@@ -45,12 +46,13 @@ struct Planned {
 };
 
 Planned plan_of(const Array& q, const Array& k, const Array& v, const std::string& method,
-                const nb::dict& params, bool causal, std::optional<float> scale, int threads) {
+                const nb::dict& params, bool causal, std::optional<float> scale,
+                const std::string& numeric, int threads) {
   Method m = method.find(':') == method.npos ? make_method(method, values_of(params))
                                              : parse_method(method);
   if (method.find(':') != method.npos && params.size() > 0)
     throw Error("method '" + method + "': give parameters in the text or by name, not both");
-  const Inputs x = inputs_of(q, k, v, causal, scale);
+  const Inputs x = inputs_of(q, k, v, causal, scale, numeric);
   Planned out;
   out.spec = m.spec();
   const nb::gil_scoped_release free;

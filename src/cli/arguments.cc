@@ -42,6 +42,9 @@ void InputArguments::add(CLI::App& verb, bool with_planted) {
                 "position (the last query meets the last key)");
   verb.add_option("--scale", scale,
                   "multiplies q.k; unless given, what the file says, or 1 / sqrt(D)");
+  verb.add_option("--numeric", numeric,
+                  "arithmetic of both products: f32 (unless given), bf16, int8 or int16")
+      ->check(CLI::IsMember(numerics()));
   if (!with_planted) {
     in->required();
     return;
@@ -112,6 +115,7 @@ LoadedInputs InputArguments::load(bool v_needed) const {
   x.inputs.problem =
       Problem::of_views(x.q.view, x.k.view, x.v.view, scale_used.value_or(std::nanf("")));
   x.inputs.causal = causal;
+  x.inputs.numeric = numeric;
   return x;
 }
 

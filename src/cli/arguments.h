@@ -31,6 +31,7 @@ struct InputArguments {
   int64_t batch = 1, heads = 4, kv_heads = 0, tokens = 2048, queries = 0, dim = 64;
   uint64_t seed = 0;
   bool causal = true;
+  std::string numeric;         // empty: f32
   std::optional<float> scale;  // none: 1 / sqrt(dk)
 
   void add(CLI::App& verb, bool with_planted);

@@ -80,12 +80,12 @@ void bench(const Arguments& a) {
   Peers peers;
   const BenchMachine machine = describe_machine(a, peaks, &peers);
   fmt::print("{}", machine_text(machine));
-  std::vector<Row> rows;
+  std::vector<BenchRow> rows;
   const size_t threads = a.rounds.threads.size();
   for (const ProblemFile& file : files) {
     fmt::print("{}", group_head(file));
     for (const auto& series : series_of(file)) {
-      const std::vector<Row> some = run_series(file.name, series, a.rounds, peaks, peers);
+      const std::vector<BenchRow> some = run_series(file.name, series, a.rounds, peaks, peers);
       for (size_t n = 0; n < some.size(); n += threads)
         fmt::print("{}",
                    rows_text({some.begin() + int64_t(n), some.begin() + int64_t(n + threads)}));

@@ -9,17 +9,17 @@
 namespace regard::cli {
 namespace {
 
-std::string times(const Row& r, const char* measure) {
+std::string times(const BenchRow& r, const char* measure) {
   const auto it = r.measures.find(measure);
   return it == r.measures.end() ? "-" : fmt::format("{:.2f}x", it->second.value);
 }
 
-std::string percent(const Row& r, const char* measure) {
+std::string percent(const BenchRow& r, const char* measure) {
   const auto it = r.measures.find(measure);
   return it == r.measures.end() ? "-" : fmt::format("{:.0f}%", it->second.value * 100);
 }
 
-std::string target_text(const Row& r, const Target& t) {
+std::string target_text(const BenchRow& r, const Target& t) {
   const char* sign = t.at_most ? "<=" : ">=";
   switch (judge_target(r, t)) {
     case Verdict::unknown:
@@ -34,7 +34,7 @@ std::string target_text(const Row& r, const Target& t) {
                      t.value, pass ? "pass" : "MISS");
 }
 
-std::string row_text(const Row& r) {
+std::string row_text(const BenchRow& r) {
   std::string out = fmt::format("{:>4}", r.threads);
   if (!r.refused.empty()) {
     out += "  refused: " + r.refused;
@@ -53,7 +53,7 @@ std::string row_text(const Row& r) {
 }
 
 // Errors and peers, which most problems do not have.
-std::string extra_text(const Row& r) {
+std::string extra_text(const BenchRow& r) {
   std::string out;
   if (r.threads == 1 && r.error > 0) {
     out += fmt::format("  rms error {:.1e}", r.error);
@@ -111,19 +111,19 @@ std::string group_head(const ProblemFile& file) {
                      "base", "scaling", "targets");
 }
 
-std::string rows_text(const std::vector<Row>& rows) {
+std::string rows_text(const std::vector<BenchRow>& rows) {
   std::string out = rows.at(0).problem + "\n";
-  for (const Row& r : rows) out += row_text(r) + extra_text(r);
+  for (const BenchRow& r : rows) out += row_text(r) + extra_text(r);
   for (const auto& [who, why] : rows[0].why)
     if (why != "not asked for") out += fmt::format("      {}: {}\n", who, why);
   return out;
 }
 
-std::string summary_text(const std::vector<Row>& rows) {
+std::string summary_text(const std::vector<BenchRow>& rows) {
   int pass = 0;
   std::string missed, unknown;
-  const Row* worst = nullptr;
-  for (const Row& r : rows) {
+  const BenchRow* worst = nullptr;
+  for (const BenchRow& r : rows) {
     const auto g = r.measures.find("ggml");
     if (g != r.measures.end() && (!worst || g->second.value < worst->measures.at("ggml").value))
       worst = &r;
@@ -145,7 +145,7 @@ std::string summary_text(const std::vector<Row>& rows) {
   return out;
 }
 
-nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<Row>& rows) {
+nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<BenchRow>& rows) {
   using json = nlohmann::ordered_json;
   json out{{"cpu", m.cpu}, {"target", m.target}};
   if (const std::string why = unrest(m); !why.empty()) out["not_quiet"] = why;
@@ -157,7 +157,7 @@ nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<Row>&
                             {"read_gbs", p.read_gbs}});
   for (const auto& [name, what] : m.peers) out["peers"][name] = what;
   out["rows"] = json::array();
-  for (const Row& r : rows) {
+  for (const BenchRow& r : rows) {
     json j{{"group", r.group}, {"problem", r.problem}, {"threads", r.threads}};
     if (!r.refused.empty()) {
       j["refused"] = r.refused;

@@ -20,13 +20,13 @@ std::string unrest(const BenchMachine& m);  // empty: nothing seen
 
 std::string machine_text(const BenchMachine& m);
 std::string group_head(const ProblemFile& file);
-std::string rows_text(const std::vector<Row>& rows);  // of one problem, all its thread counts
+std::string rows_text(const std::vector<BenchRow>& rows);  // of one problem, all its thread counts
 // Targets passed and missed, and the worst ratio against ggml.
-std::string summary_text(const std::vector<Row>& rows);
+std::string summary_text(const std::vector<BenchRow>& rows);
 
-nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<Row>& rows);
+nlohmann::ordered_json bench_json(const BenchMachine& m, const std::vector<BenchRow>& rows);
 // A roofline: every row of the largest thread count that has GFLOP/s, numbered, with the list of
 // what the numbers mean beside it.
-std::string roofline_svg(const BenchMachine& m, const std::vector<Row>& rows);
+std::string roofline_svg(const BenchMachine& m, const std::vector<BenchRow>& rows);
 
 }  // namespace regard::cli

@@ -141,7 +141,7 @@ class Member {
   }
 
   // Errors over the last queries, of a plan that is ranges alone.
-  void judge(Row& row) {
+  void judge(BenchRow& row) {
     const Plan& plan = x_->plan;
     const Problem& p = plan.problem;
     const Branch& b = plan.branches.at(0);
@@ -206,7 +206,7 @@ double bytes_touched(const TextProblem& x) {
   return bytes(x.q.view) + bytes(x.out.view) + x.kv_bytes();
 }
 
-void add_best(const Member& rivals, const Samples& ours, const std::string& peer, Row& row) {
+void add_best(const Member& rivals, const Samples& ours, const std::string& peer, BenchRow& row) {
   for (const auto& [name, timed] : rivals.rivals) {
     if (!name.starts_with(peer + "_") || timed.seconds.empty()) continue;
     const Measured r = ratio(timed.seconds, ours);
@@ -216,7 +216,7 @@ void add_best(const Member& rivals, const Samples& ours, const std::string& peer
   }
 }
 
-void add_measures(const Member& m, double pairs, Row& row) {
+void add_measures(const Member& m, double pairs, BenchRow& row) {
   const Samples& ours = m.ours.seconds;
   if (!row.plan) {
     const auto share = [&](double amount, const Samples& peak) {
@@ -244,8 +244,8 @@ void add_measures(const Member& m, double pairs, Row& row) {
   row.measures["rate"].value *= pairs / base_pairs;
 }
 
-Row make_row(const std::string& group, Member& m) {
-  Row row;
+BenchRow make_row(const std::string& group, Member& m) {
+  BenchRow row;
   row.group = group;
   row.problem = m.line.problem;
   row.threads = m.threads();
@@ -350,11 +350,11 @@ std::vector<std::vector<ProblemLine>> series_of(const ProblemFile& file) {
   return out;
 }
 
-std::vector<Row> run_series(const std::string& group, const std::vector<ProblemLine>& series,
-                            const Rounds& rounds, cpu::Peaks& peaks, Peers& peers) {
+std::vector<BenchRow> run_series(const std::string& group, const std::vector<ProblemLine>& series,
+                                 const Rounds& rounds, cpu::Peaks& peaks, Peers& peers) {
   Members members = make_members(series, rounds, peers);
   play(members, rounds, peaks);
-  std::vector<Row> rows;
+  std::vector<BenchRow> rows;
   const size_t lines = series.size();
   for (size_t n = 0; n < lines; ++n)
     for (size_t t = 0; t < rounds.threads.size(); ++t)
@@ -363,7 +363,7 @@ std::vector<Row> run_series(const std::string& group, const std::vector<ProblemL
   return rows;
 }
 
-Verdict judge_target(const Row& row, const Target& t) {
+Verdict judge_target(const BenchRow& row, const Target& t) {
   const auto it = row.measures.find(t.measure);
   if (!row.refused.empty()) return Verdict::miss;
   if (it == row.measures.end()) return Verdict::unknown;

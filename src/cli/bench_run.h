@@ -22,7 +22,7 @@ struct Measured {
 //   plan       time to make the plan / the base's time       scaling   first thread count's / this
 //   openvino, openvino_f32, torch, torch_f32   fastest of its precisions (or f32) / ours
 //   accuracy   ggml's rms error against fp64 / ours
-struct Row {
+struct BenchRow {
   std::string group, problem;
   int threads = 1;
   bool plan = false;    // what was timed is making the plan
@@ -48,11 +48,11 @@ struct Rounds {
 // own without targets where the file does not list it.
 std::vector<std::vector<ProblemLine>> series_of(const ProblemFile& file);
 // Rows line by line, thread count by thread count.
-std::vector<Row> run_series(const std::string& group, const std::vector<ProblemLine>& series,
-                            const Rounds& rounds, cpu::Peaks& peaks, Peers& peers);
+std::vector<BenchRow> run_series(const std::string& group, const std::vector<ProblemLine>& series,
+                                 const Rounds& rounds, cpu::Peaks& peaks, Peers& peers);
 
 // Empty: not measured. Otherwise whether it holds.
 enum class Verdict { unknown, pass, miss };
-Verdict judge_target(const Row& row, const Target& t);
+Verdict judge_target(const BenchRow& row, const Target& t);
 
 }  // namespace regard::cli

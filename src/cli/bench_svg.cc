@@ -12,7 +12,7 @@ namespace {
 constexpr double kLeft = 70, kTop = 60, kWidth = 640, kHeight = 520, kList = 760, kLine = 15;
 
 struct Point {
-  const Row* row;
+  const BenchRow* row;
   int number;
   double x, y;  // pixels
 };
@@ -140,12 +140,12 @@ std::string list(const std::vector<Point>& points) {
 
 }  // namespace
 
-std::string roofline_svg(const BenchMachine& m, const std::vector<Row>& rows) {
+std::string roofline_svg(const BenchMachine& m, const std::vector<BenchRow>& rows) {
   const auto most = std::max_element(m.peaks.begin(), m.peaks.end(),
                                      [](auto& a, auto& b) { return a.threads < b.threads; });
   double low_x = 1, high_x = 64, low_y = most->fma_gflops, high_y = most->fma_gflops;
   std::vector<Point> points;
-  for (const Row& r : rows) {
+  for (const BenchRow& r : rows) {
     if (r.threads != most->threads || r.plan || !r.refused.empty()) continue;
     points.push_back({&r, int(points.size()) + 1, 0, 0});
     low_x = std::min(low_x, r.flops_per_byte), high_x = std::max(high_x, r.flops_per_byte);

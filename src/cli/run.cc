@@ -134,6 +134,7 @@ Run::Run(const RunArgs& args, ggml::Control& control, const Model& model, const 
   info_.text = args.text;
   info_.machine = machine();
   info_.kv = args.kv;
+  info_.numeric = args.numeric.empty() ? "default" : args.numeric;
   info_.version = version();
   info_.date = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
   info_.ubatch = args.ubatch;
@@ -294,6 +295,7 @@ int run_command(const RunArgs& args) {
   bool printed = false;
   try {
     ggml::Control& control = load_plugin(args.plugin);
+    if (!args.numeric.empty()) control.set_numeric(args.numeric);  // else REGARD_NUMERIC
     const Model model(args.model, args.verbose);
     run = std::make_unique<Run>(args, control, model, text);
     run->measure();
@@ -346,6 +348,11 @@ void add_run(CLI::App& app) {
       ->capture_default_str();
   run->add_option("--repeat", a->repeat, "times the rows alternate")->capture_default_str();
   run->add_option("--kv", a->kv, "type of the KV cache")->capture_default_str();
+  run->add_option(
+         "--numeric", a->numeric,
+         "arithmetic of attention: f32, bf16, int8 or int16 (default: by the cache's type, the "
+         "fastest that loses no more than llama.cpp's own)")
+      ->check(CLI::IsMember(numerics()));
   run->add_option("--report", a->report, "write an HTML report")->type_name("FILE");
   run->add_option("--json", a->json, "write the table as JSON")->type_name("FILE");
   run->add_option("--picture-layers", a->picture_layers, "layers pictured in the report")

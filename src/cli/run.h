@@ -20,6 +20,7 @@ struct RunArgs {
   int threads = 0;      // 0: all cores
   int repeat = 1;
   std::string kv = "f16";
+  std::string numeric;  // empty: the plug-in's choice by the cache's type
   std::string report, json, plugin;
   int64_t picture_layers = 5;
   bool force = false, verbose = false;
@@ -53,7 +54,7 @@ struct Row {
 
 // What was run, for every output.
 struct RunInfo {
-  std::string model, model_desc, text, machine, kv, version, date;
+  std::string model, model_desc, text, machine, kv, numeric, version, date;
   int64_t tokens = 0, text_tokens = 0, ctx = 0, train_ctx = 0, ubatch = 0, scored = 0,
           kl_scored = 0;
   int64_t layers = 0, heads = 0, kv_heads = 0;

@@ -52,6 +52,7 @@ Json results_json(const RunInfo& info, const std::vector<Row>& rows) {
   j["beyond_train_ctx"] = info.over_ctx;
   j["ubatch"] = info.ubatch;
   j["kv"] = info.kv;
+  j["numeric"] = info.numeric;
   j["layers"] = info.layers;
   j["heads"] = info.heads;
   j["kv_heads"] = info.kv_heads;

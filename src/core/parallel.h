@@ -11,7 +11,7 @@ namespace regard {
 void parallel_for(int64_t n, int threads, const std::function<void(int64_t i, int worker)>& body);
 
 // Whose threads: our own, which sleep when there is no work; or OpenMP's, for a program whose other
-// kernels keep an OpenMP team spinning between two of our calls 
+// kernels keep an OpenMP team spinning between two of our calls
 // (docs/decisions/2026-11-22-threads.md). For the process; results do not depend on it.
 enum class Team { own, openmp };
 void use_team(Team team);  // throws Error where this build has no OpenMP

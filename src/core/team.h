@@ -31,8 +31,8 @@ class OwnTeam {
   };
 
   OwnTeam() = default;
-  void help();                       // a thread's life
-  Call* open_call();                 // one that wants helpers, or null; under mutex_
+  void help();                        // a thread's life
+  Call* open_call();                  // one that wants helpers, or null; under mutex_
   void work(Call& call, int worker);  // items until there are none
 
   std::mutex mutex_;

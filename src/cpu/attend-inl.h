@@ -87,10 +87,6 @@ class Attend {
 
   void Step(const Panel& p) {
     const int vecs = round_up(tile_.n, kLanes) / kLanes;
-    for (const float* o = m_.acc + p.first * width_; o < m_.acc + (p.first + p.live) * width_;
-         o += 16) {
-      __builtin_prefetch(o, 1, 3);
-    }
     product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
@@ -100,8 +96,8 @@ class Attend {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
       if (!bare) {
-        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h), full,
-                 vecs, s);
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h),
+                 full, vecs, s);
       }
       if (++h == t_.heads) h = 0, ++i;
       if (!finite_) forbidden[r] = Forbidden(s);

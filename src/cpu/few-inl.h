@@ -76,7 +76,7 @@ class Few {
       if (more) Arrive(stream, t + 1, next);
       if (panel_.reads(now->tile)) Step(*now, more ? next : nullptr);
     }
-#if HWY_TARGET != HWY_SCALAR
+#if REGARD_LEVELS
     for (int r = 0; r < rows_ && integer(v_); ++r) UnmixChannels(m_.acc + r * width_, width_);
 #endif
   }
@@ -119,8 +119,8 @@ class Few {
     if (kb) ReadBias(kb, Element(kb, t_.b, t_.kv_head(p_), 0), tile, m_.key_bias);
     for (int r = 0; r < rows_; ++r) {
       float *s = m_.scores + r * kKeys, *sum = m_.sum + r * kLanes;
-      ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads,
-               t_.query(r), full, vecs, s);
+      ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads, t_.query(r), full,
+               vecs, s);
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
       } else if (vecs == kKeyVecs) {
@@ -134,7 +134,7 @@ class Few {
 
   // Whether this tensor's own levels are multiplied as they are.
   bool integer(const Rows& rows) const {
-    return HWY_TARGET != HWY_SCALAR && info(rows.view().dtype).block > 1 &&
+    return REGARD_LEVELS && info(rows.view().dtype).block > 1 &&
            (c_.numeric == Numeric::int16 || c_.numeric == Numeric::int8);
   }
 
@@ -161,7 +161,7 @@ class Few {
               });
   }
 
-#if HWY_TARGET == HWY_SCALAR
+#if !REGARD_LEVELS
   void QuantizeQueries(int) {}
   void DotInteger(const Station&, const Station*) {}
   void AddInteger(const Station&, const Station*) {}

@@ -20,6 +20,10 @@
 #include "cpu/isa.h"
 #include "cpu/stream-inl.h"
 
+// Highway adds neighbouring pairs in one lane on x86 only; elsewhere decode keeps to f32.
+#undef REGARD_LEVELS
+#define REGARD_LEVELS (HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR)
+
 HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
@@ -32,7 +36,7 @@ struct LevelRows {
   bool lows = false;        // any type with a minimum
 };
 
-#if HWY_TARGET != HWY_SCALAR
+#if REGARD_LEVELS
 inline constexpr int kMaxBlocks = 576 / 32;
 using D16 = hn::Repartition<int16_t, DF>;
 using V16 = hn::Vec<D16>;
@@ -366,7 +370,7 @@ inline void UnmixChannels(float* o, int64_t width) {
     }
   }
 }
-#endif  // HWY_TARGET != HWY_SCALAR
+#endif  // REGARD_LEVELS
 
 }  // namespace HWY_NAMESPACE
 }  // namespace regard::cpu

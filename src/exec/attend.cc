@@ -7,6 +7,8 @@
 
 #include "core/parallel.h"
 #include "cpu/cpu.h"
+#include "cpu/isa.h"
+#include "cpu/items.h"
 #include "exec/pool_keys.h"
 #include "plan/validate.h"
 #include "plan/work.h"
@@ -245,6 +247,20 @@ void attend(const Plan& given, const View& q, const View& k, const View& v, cons
   }
   const StageTimer timer(ctx, "attend");
   kImplementations[chosen - list.begin()].run(call);
+}
+
+std::string numeric_refusal(const std::string& name) {
+  const std::vector<std::string>& known = numerics();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw Error(fmt::format("numeric '{}' is unknown; accepted: {}", name, fmt::join(known, ", ")));
+  return cpu::numeric_refusal(cpu::parse_numeric(name));
+}
+
+// ggml rounds queries to 8 bits where keys are quantised, and to nothing where they are f16 or f32.
+std::string default_numeric(const Problem& p, DType keys) {
+  if (info(keys).block == 1) return "f32";
+  if (p.nq * p.group() <= cpu::kFewRows) return "int16";
+  return numeric_refusal("bf16").empty() ? "bf16" : "f32";
 }
 
 const char* version() { return "0.1.0"; }

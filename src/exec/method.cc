@@ -64,6 +64,7 @@ void apply_model(const Inputs& x, Branch* b) {
   }
   if (!s.key_bias) s.key_bias = x.score.key_bias;
   if (b->norm.kind == NormKind::softmax) b->norm = x.norm;
+  if (!x.numeric.empty()) b->numeric = x.numeric;
 }
 
 }  // namespace

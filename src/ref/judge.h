@@ -12,13 +12,14 @@ struct Verdict {
   double error = 0, bound = 0;  // of the output element nearest to (or furthest past) its bound
   double lse_error = 0, lse_bound = 0;  // the same of the lse
   double relative = 0;  // root of the sum of squared errors of the output over that of its squares
-  std::string failure;                  // empty: passed; else the first few elements out of bounds
+  std::string failure;  // empty: passed; else the first few elements out of bounds
   bool passed() const { return failure.empty(); }
 };
 
 // `plan` has one branch. An output element may be off by twice the largest error of the naive
 // implementation, plus 4 ulps (numerics bf16 and int8: half an ulp of bf16) of its row's largest
-// term weight * value, plus half an ulp of the output's own type. NaN and infinities must be where the reference has them.
+// term weight * value, plus half an ulp of the output's own type. NaN and infinities must be where
+// the reference has them.
 Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
               int threads);
 

@@ -68,6 +68,35 @@ struct VerticalSlash {
 };
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
 
+// Attention to means of `width` keys every `stride` keys, gathered to blocks of `block` keys for
+// each single query (NSA, arXiv 2502.11089, equation 9; InfLLM-V2, arXiv 2509.24663). A mean is
+// visible once all its keys are. The softmax over the means is summed over the query heads of a KV
+// head; a block gets the sum of the means that overlap it, each by overlap / stride, or their
+// maximum. [batch, kv_heads, nq, blocks]; 0 where no mean is visible, -inf after the query's own
+// block.
+struct Compression {
+  int64_t width = 32, stride = 16, block = 64;
+  bool maximum = false;
+};
+BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how);
+
+// SeerAttention (arXiv 2410.13276): learned logits of blocks. Queries pooled by their mean, keys by
+// maximum, minimum and mean side by side; each head's linear map; rotated to the position of the
+// block's first token; scaled dot product. q_gate [1,heads,dk,width], k_gate [1,heads,3 dk,width].
+// rope: base of the rotation that q and k carry (undone before pooling, halves paired); 0: none.
+// -inf where no pair is causal.
+BlockScores learned_gate(const Ctx& ctx, const Inputs& x, const Tensor& q_gate,
+                         const Tensor& k_gate, int block, double rope);
+
+// Dynamic mask attention (arXiv 2508.02124): a log-weight a key, a[h] * softplus(v W_dt)[h], v all
+// heads' values side by side; `exponential`: exp of that. f32 [batch, kv_heads, 1, nk], with the
+// model's own key bias added. dt [1,1,kv_heads dv,kv_heads], a: one number a KV head.
+Tensor value_bias(const Ctx& ctx, const Inputs& x, const Tensor& dt, const Tensor& a,
+                  bool exponential);
+
+// The same gate for all rows.
+Tensor constant_gate(const Problem& p, const std::vector<double>& weights);
+
 // FlexPrefill (arXiv 2502.20766): square root of the Jensen-Shannon divergence (natural logarithm)
 // between the probe's column sums by key tile and the softmax of pooled means with the mean of the
 // same last `block` queries. [batch, heads, 1, 1].

@@ -1,5 +1,6 @@
 // Lists of tiles and single keys from what was chosen by token. Layer: stages.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "regard/inputs.h"
 #include "regard/plan.h"
 #include "stages/estimate.h"
+#include "stages/select.h"
 
 namespace regard::lists {
 
@@ -83,6 +85,50 @@ Plan tree_search(const Ctx& ctx, const Inputs& x, const TreeSearch& how);
 std::vector<int64_t> cuts(int64_t first, int64_t size, int64_t last);
 // The piece of [0, n) that holds `position`, or is next to it.
 Range piece(const std::vector<int64_t>& starts, int64_t n, int64_t position);
+
+// Chunks of any tokens: their keys, and which chunk a position is in.
+struct Chunks {
+  std::vector<Ranges> keys;
+  std::vector<int64_t> of;  // [nk]
+};
+// The tokens of a grid [frames, height, width] cut into boxes; the grid must hold all nk tokens.
+// frames 0: a plain sequence.
+Chunks grid_chunks(const Problem& p, std::array<int64_t, 3> grid, std::array<int64_t, 3> box);
+// q . mean key of the chunk, unscaled, less the minimum and over the range of a row, a head, or all
+// (VMoBA, arXiv 2506.23858); -inf where no pair is causal. [batch, heads, nq, chunks].
+BlockScores chunk_gates(const Ctx& ctx, const Inputs& x, const Chunks& chunks,
+                        Selector::Scope scope);
+TileBits own_chunks(const Problem& p, const Chunks& chunks);  // [1, 1, nq, chunks]
+Plan by_chunk(const Ctx& ctx, const Inputs& x, const Chunks& chunks, const TileBits& kept);
+
+// DHSA (arXiv 2510.24606): chunks of queries and of keys are scored by their sums over the root of
+// their lengths. Each query reads its last `local` and first `global` keys, and then the best
+// chunks, key by key in order, until it has top_k keys. Ties go to the lower chunk.
+struct ChunkBudget {
+  std::vector<int64_t> starts;  // of key chunks
+  int64_t query_block = 0;      // 0: queries are cut as keys are
+  int64_t top_k = 1024, local = 0, global = 0;
+  bool shared = false;  // one set for all heads, from averaged queries and keys
+};
+Plan best_chunks(const Ctx& ctx, const Inputs& x, const ChunkBudget& how);
+
+// ChunkLLM (arXiv 2510.02361): each query reads the first chunk, its own, and the top_k completed
+// chunks whose last key, adapted, has the greatest product with the adapted query: that of the last
+// token before the query's chunk (the first of the call, if that lies before), or its own. One set
+// for all heads. q_adapter [1,1,heads dk,width], k_adapter [1,1,kv_heads dk,width].
+struct AdaptedChunks {
+  std::vector<int64_t> starts;
+  int64_t top_k = 16;
+  bool each_query = false;
+};
+Plan adapted_chunks(const Ctx& ctx, const Inputs& x, const Tensor& q_adapter,
+                    const Tensor& k_adapter, const AdaptedChunks& how);
+
+// The `count` keys with the greatest q.k of each query, among those it sees.
+Plan top_keys(const Ctx& ctx, const Inputs& x, int64_t count);
+// The `count` keys with the greatest score among those a query sees; scores f32 [batch, kv_heads,
+// 1, nk].
+Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count);
 
 // Single keys that make the band [-left, right] with its first `sink` keys into Longformer's
 // pattern, as one list a query: tokens of `global` (positions; those below `sink` are global as

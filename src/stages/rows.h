@@ -18,8 +18,8 @@ class ProbabilityRows {
   explicit ProbabilityRows(const Inputs& x);
 
   // p[i * stride + j] = probability that query first + i of head h gives to key j, for i < count
-  // and j < nk; 0 where it may not look. `stride` is at least panels(nk) * kPanel. A row without keys
-  // is 0. Norm sigmoid: weights divided by their sum.
+  // and j < nk; 0 where it may not look. `stride` is at least panels(nk) * kPanel. A row without
+  // keys is 0. Norm sigmoid: weights divided by their sum.
   void run(const matrix::Packed& keys, int64_t b, int64_t h, int64_t first, int64_t count, float* p,
            int64_t stride) const;
   int64_t stride() const { return matrix::row_stride(x_.problem.nk); }

@@ -51,6 +51,7 @@ def test_other_ggml_is_refused_with_both_versions():
     ("REGARD_THREADS", "many", "1 to"),
     ("REGARD_THREADS", "3x", "1 to"),
     ("REGARD_LOG", "everything", "plan"),
+    ("REGARD_NUMERIC", "fp4", "accepted: f32, bf16, int8, int16"),
 ])
 def test_bad_setting_is_one_clear_line(name, value, wanted):
     run = devices(**{name: value})

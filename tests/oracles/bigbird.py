@@ -1,4 +1,4 @@
-"""Big Bird (arXiv 2007.14062), blocks of the internal form; draws by counter as its record states."""
+"""Big Bird (arXiv 2007.14062), internal form in blocks; draws by counter as its record says."""
 import numpy as np
 from common import positions, spread, tiles_where, uniform, visible
 

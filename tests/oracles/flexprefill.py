@@ -1,6 +1,6 @@
 """FlexPrefill (arXiv 2502.20766), algorithms 1 to 4, in blocks; choices as its record states."""
 import numpy as np
-from common import (best_first, block_means, covering, exact, logits, pooled_logits, softmax,
+from common import (best_first, block_means, covering, divergence, exact, pooled_logits, softmax,
                     spread, visible)
 
 small = {"gamma": 0.7, "tau": 0.45, "min_budget": 40, "block": 32}
@@ -10,16 +10,7 @@ rows_compete = True
 
 def count(mass, gamma, block, least):  # tokens that cover gamma, in blocks
     total = np.cumsum(np.sort(mass)[::-1])
-    tokens = int(np.sum(total[:-1] < gamma * total[-1])) + 1
-    return max(tokens // block + 1, least)
-
-
-def divergence(q_last, k, seen, block, scale):
-    a = softmax((block_means(k, block) @ np.float64(q_last).mean(0)) * scale)
-    b, m = seen / seen.sum(), (a + seen / seen.sum()) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kl = [np.nansum(np.where(x > 0, x * np.log(x / m), 0)) for x in (a, b)]
-    return np.sqrt(max(sum(kl) / 2, 0))
+    return max((int(np.sum(total[:-1] < gamma * total[-1])) + 1) // block + 1, least)
 
 
 def tiles(v, s, nv, ns, own, cols):
@@ -43,10 +34,11 @@ def kept(q, k, v, gamma=0.9, tau=0.1, min_budget=1024, block=128, cut="paper", c
         vertical = p[b, h].sum(0)
         slash = np.bincount(distance[distance >= 0], p[b, h][distance >= 0], m)
         vb, sb = (np.add.reduceat(x, np.arange(0, m, block)) for x in (vertical, slash))
-        aware = divergence(q[b, h, -last:], k[b, h * k.shape[1] // q.shape[1]], vb, block,
-                           q.shape[-1] ** -0.5) < tau
-        nv, ns = (count(x, gamma, block, least) for x in (vertical, slash))
-        out[b, h] = tiles(vb, sb, *((least, least) if aware else (nv, ns)), own, len(vb))
+        keys = k[b, h * k.shape[1] // q.shape[1]]
+        guess = block_means(keys, block) @ np.float64(q[b, h, -last:]).mean(0) * q.shape[-1] ** -0.5
+        aware = divergence(softmax(guess), vb / vb.sum()) < tau
+        best = (least if aware else count(x, gamma, block, least) for x in (vertical, slash))
+        out[b, h] = tiles(vb, sb, *best, own, len(vb))
         if aware:
             flat = covering(pooled[b, h].ravel(), gamma, cut == "paper")
             out[b, h] |= flat.reshape(out[b, h].shape) & (pooled[b, h] > 0)

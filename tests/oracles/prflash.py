@@ -1,4 +1,4 @@
-"""PrFlashAttention, abstract only: blocks by chance, falling with distance (record: our reading)."""
+"""PrFlashAttention, abstract only: blocks by chance, rarer with distance (our reading)."""
 import math
 
 from common import spread, tiles_where, uniform, visible

@@ -9,7 +9,8 @@ planted = {"gamma": 0.9}
 
 def proxy(q, k, groups, stride, block, causal):
     each, keys = q.shape[1] // groups, repeat_heads(q, k)
-    q, k = (np.float64(x).reshape(x.shape[0], groups, each, *x.shape[2:]).mean(2) for x in (q, keys))
+    q, k = (np.float64(x).reshape(x.shape[0], groups, each, *x.shape[2:]).mean(2)
+            for x in (q, keys))
     start = k.shape[2] - q.shape[2]
     qs, ks = np.arange(0, q.shape[2], stride), np.arange(0, k.shape[2], stride)
     seen = (ks <= qs[:, None] + start) | (not causal)

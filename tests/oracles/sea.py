@@ -8,8 +8,9 @@ by_group = True  # heads compete
 
 def example(q, k, causal=True, offset=None):
     g = np.random.default_rng(q.shape[2] + k.shape[2])
-    gates = g.random(q.shape[:1] + (q.shape[1], q.shape[2], 2)).astype(np.float32)
-    return {"map": g.random((1, q.shape[1], q.shape[2], 24)).astype(np.float32), "gates": gates[:1]}
+    scale, mix = g.random((2, 1, q.shape[1], q.shape[2]))  # learned, in (0, 1)
+    return {"map": g.random((1, q.shape[1], q.shape[2], 24)).astype(np.float32),
+            "gates": np.stack([scale * mix, 1 - mix], -1).astype(np.float32)}
 
 
 def twin(q, k, causal=True, offset=None):

@@ -13,11 +13,11 @@ def kmeans(x, count, iterations, seed):
         if np.array_equal(label, before):  # a fixed point
             break
         before = label
-        far = np.square(x[:, None] - centroids[None]).sum(-1)
+        far = np.square(centroids).sum(1) - 2 * x @ centroids.T  # less |x|^2
         label = np.where(np.isnan(far), np.inf, far).argmin(1)
-        for c in range(len(centroids)):
-            if (label == c).any():
-                centroids[c] = x[label == c].mean(0)
+        mine = label == np.arange(len(centroids))[:, None]
+        size = mine.sum(1, keepdims=True)
+        centroids = np.where(size > 0, mine @ x / np.maximum(size, 1), centroids)
     return label, centroids
 
 

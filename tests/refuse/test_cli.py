@@ -43,6 +43,7 @@ def test_verbs_and_options(cli):
     cli.refuses("plan", "dense", "--planted", "noise", "--tokens", "many", saying="many")
     cli.refuses("plan", "dense", "--planted", "noise", "--tokens", "-5", saying="-5")
     cli.refuses("--frobnicate", saying="frobnicate")
+    cli.refuses("plan", "dense", "--planted", "noise", "--numeric", "fp4", saying=["fp4", "bf16"])
     for scale in ("nan", "inf", "wide"):
         cli.refuses("plan", "dense", "--planted", "noise", "--scale", scale, saying=["scale", scale])
 

@@ -34,6 +34,11 @@ def test_shapes(call):
 
 
 @pytest.mark.parametrize("call", [regard.attend, regard.plan, regard.explain])
+def test_numeric(call):
+    refuses("'fp4'", "f32, bf16, int8", call=call, numeric="fp4")
+
+
+@pytest.mark.parametrize("call", [regard.attend, regard.plan, regard.explain])
 def test_types(call):
     refuses("q", "list", call=call, q=[1.0, 2.0])
     refuses("q", "NoneType", call=call, q=None)

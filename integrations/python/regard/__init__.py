@@ -42,17 +42,20 @@ def describe(name):
     return _json.loads(_regard.record(name))
 
 
-def _planned(arrays, method, causal, scale, threads, params):
-    return _regard.Planned(*arrays, method, _arrays.parameters(params), causal, scale, threads)
+def _planned(arrays, method, causal, scale, numeric, threads, params):
+    return _regard.Planned(*arrays, method, _arrays.parameters(params), causal, scale, numeric or "",
+                           threads)
 
 
-def attend(q, k, v, method="dense", *, causal=True, scale=None, threads=0, impl=None, strict=False,
-           dtype=None, column_mass=False, **params):
+def attend(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, impl=None,
+           strict=False, dtype=None, column_mass=False, **params):
     """Attention of q, k, v by a method of the catalogue.
 
     q [B, H, Nq, D], k [B, Hkv, Nk, D], v [B, Hkv, Nk, Dv], or all without B.
     method: a name, with its parameters as keywords, or a text 'xattention:threshold=0.9'.
     causal: a query reads keys up to its own position only. scale: multiplies q.k, 1/sqrt(D) if None.
+    numeric: arithmetic of both products, 'f32' (if None), 'bf16', 'int8' or 'int16'; bf16 and int8
+    need a CPU with AVX-512, BF16 and VNNI.
     threads: 0 = all cores; the result has the same bits for any number.
     impl: force 'cpu' or 'ref'. strict: Error, rather than FallbackWarning, where a slower
     implementation would run. dtype: of out; q's if None.
@@ -68,22 +71,22 @@ def attend(q, k, v, method="dense", *, causal=True, scale=None, threads=0, impl=
     arrays = _arrays.inputs(q, k, v)
     if dtype is not None:
         dtype = _arrays.dtype_name(dtype)
-    planned = _planned(arrays, method, causal, scale, threads, params)
+    planned = _planned(arrays, method, causal, scale, numeric, threads, params)
     return _plan.run(planned, arrays, q, threads, impl, strict, dtype, column_mass)
 
 
-def plan(q, k, v, method="dense", *, causal=True, scale=None, threads=0, **params):
+def plan(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, **params):
     """The Plan that a method makes on these tensors; arguments as in `attend`."""
-    return Plan(_planned(_arrays.inputs(q, k, v), method, causal, scale, threads, params))
+    return Plan(_planned(_arrays.inputs(q, k, v), method, causal, scale, numeric, threads, params))
 
 
-def explain(q, k, v, method="dense", *, causal=True, scale=None, threads=0, impl=None, dtype=None,
-            column_mass=False, **params):
+def explain(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, impl=None,
+            dtype=None, column_mass=False, **params):
     """Which implementation `attend` would choose: a list, in order of preference, of dicts of name,
     chosen (bool) and refusal (why it cannot; '' if it can)."""
     arrays = _arrays.inputs(q, k, v)
     name = _arrays.dtype_name(dtype) if dtype is not None else arrays[0].dtype
-    planned = _planned(arrays, method, causal, scale, threads, params)
+    planned = _planned(arrays, method, causal, scale, numeric, threads, params)
     out, lse, mass = _plan.outputs(arrays, name, column_mass)
     found = planned.explain(*arrays, out.array, lse.array, mass and mass.array, threads, impl or "")
     return [dict(zip(("name", "chosen", "refusal"), c)) for c in found]

@@ -42,16 +42,15 @@ REGARD_DEFINE_RECIPE(adaspa) {
           .summary =
               "The attention mass of every block is measured exactly; each query block keeps the "
               "heaviest. Heads that keep more than 0.8 of their mass lend budget to the worst "
-              "ones, "
-              "the mean staying as it was.",
+              "ones, the mean staying as it was.",
           .when = "Video diffusion: search at two steps of fifty, reuse the plan between. For a "
                   "single pass it costs more than it saves.",
           .cost = "Planning is a whole QK product; then 1 - sparsity of the tiles.",
           .differs =
-              "From the paper; no code was seen. Certain: exact block mass, fixed share a row, the "
-              "three sparsities of heads. Our reading: counts round up, at most half of the heads "
-              "lend, text stands last and is always read and reads all. The reuse of an earlier "
-              "step's normaliser only saves time and is not part: here it is exact.",
+              "From the paper; no code was seen. Certain: exact block mass, fixed share a row, "
+              "the three sparsities of heads. Our reading: counts round up, at most half of the "
+              "heads lend, text stands last and is always read and reads all. The reuse of an "
+              "earlier step's normaliser only saves time and is not part: here it is exact.",
           .needs = {"single"},
           .twin = "sparsity=0,adaptive=false",
           .sweep = {"sparsity", {0.9, 0.8, 0.7, 0.5}},

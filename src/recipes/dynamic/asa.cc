@@ -46,18 +46,18 @@ REGARD_DEFINE_RECIPE(asa) {
           .phase = "any",
           .summary =
               "A sample of the pairs says how much each block matters; a query block reads those "
-              "that cover `energy`, between `least` and `most` of all blocks. Beside them it reads "
-              "means of every `gap` tokens of the whole sequence, weighted by their number.",
+              "that cover `energy`, between `least` and `most` of all blocks. Beside them it "
+              "reads means of every `gap` tokens of the whole sequence, weighted by their number.",
           .when = "Video diffusion models distilled with it.",
           .cost = "Scores: (samples / block)^2 of a QK product; then the kept blocks and n / gap "
                   "means.",
           .differs =
-              "cut=code drops the block that crosses `energy`; importance=code skips the softmax's "
-              "normaliser, so that every block holding a row's maximum is equal (ties go to the "
-              "lower "
-              "block). By design kept keys count twice, once in their means. Text rules of the "
-              "CogVideoX version, the curve order and training are not part. Our reading: under "
-              "causality a mean is seen once all its tokens are; draws come from a counter.",
+              "cut=code drops the block that crosses `energy`; importance=code skips the "
+              "softmax's normaliser, so that every block holding a row's maximum is equal (ties "
+              "go to the lower block). By design kept keys count twice, once in their means. Text "
+              "rules of the CogVideoX version, the curve order and training are not part. Our "
+              "reading: under causality a mean is seen once all its tokens are; draws come from a "
+              "counter.",
           .needs = {"single"},
           .twin = "gap=0,energy=2,most=1",
           .sweep = {"most", {0.1, 0.17, 0.3, 0.5}},

@@ -27,19 +27,18 @@ REGARD_DEFINE_RECIPE(block_sparse) {
           .year = 2024,
           .phase = "prefill",
           .summary =
-              "Queries and keys are averaged over blocks; a query block reads the key blocks whose "
-              "mean has the greatest product with its own.",
+              "Queries and keys are averaged over blocks; a query block reads the key blocks "
+              "whose mean has the greatest product with its own.",
           .when =
               "Heads whose attention comes in patches. Means hide single keys, so facts that one "
               "token carries are easily missed.",
           .cost = "Scores cost 1 / block^2 of a QK product; then top_k blocks a row.",
           .differs =
               "As in paper and code the own block is not forced. The authors' code divides the "
-              "last "
-              "block's sum by the whole block though it is partial, and adds a block of zeros when "
-              "the length is a multiple of the block; here a mean is over the tokens there are. "
-              "Their released settings use this pattern in no head: the search's winners are "
-              "rewritten to vertical_slash.",
+              "last block's sum by the whole block though it is partial, and adds a block of "
+              "zeros when the length is a multiple of the block; here a mean is over the tokens "
+              "there are. Their released settings use this pattern in no head: the search's "
+              "winners are rewritten to vertical_slash.",
           .needs = {"single"},
           .twin = "top_k=1e9",
           .sweep = {"top_k", {8, 16, 32, 64}},

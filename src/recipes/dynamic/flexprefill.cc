@@ -42,20 +42,18 @@ REGARD_DEFINE_RECIPE(flexprefill) {
           .summary =
               "The last block of queries attends exactly. Where block means predict its attention "
               "well (divergence below `tau`) the head takes the best tiles of the whole pooled "
-              "map; "
-              "elsewhere the columns and diagonals that its probe weighs most. Both until `gamma` "
-              "of "
-              "the mass is covered.",
+              "map; elsewhere the columns and diagonals that its probe weighs most. Both until "
+              "`gamma` of the mass is covered.",
           .when = "Prompts from about 8K tokens on; budgets follow the text, head by head.",
           .cost = "Probe: block * nk * dk a head; pooled map 1 / block^2 of a QK product.",
           .differs =
               "cut=code drops the tile that crosses gamma in the pooled map, as the authors' code "
-              "does. As there, columns and diagonals are counted in tokens, and tokens / block + 1 "
-              "tiles are taken (their 128 is fixed). Our reading: diagonals are pooled from the "
+              "does. As there, columns and diagonals are counted in tokens, and tokens / block + "
+              "1 tiles are taken (their 128 is fixed). Our reading: diagonals are pooled from the "
               "nearest on (their code starts at the farthest, so a ragged length leaves a short "
               "nearest group), zero shares count as zero in the divergence (theirs becomes NaN, "
-              "hence columns and diagonals), and tokens' sums are f32. Rows of one call compete in "
-              "the pooled map.",
+              "hence columns and diagonals), and tokens' sums are f32. Rows of one call compete "
+              "in the pooled map.",
           .needs = {"causal", "single"},
           .twin = "gamma=2",
           .sweep = {"gamma", {0.7, 0.8, 0.9, 0.95}},

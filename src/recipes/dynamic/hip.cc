@@ -35,20 +35,19 @@ REGARD_DEFINE_RECIPE(hip) {
           .year = 2024,
           .phase = "prefill",
           .summary =
-              "For every block of queries the past is cut into mask_k / block_k pieces. Each piece "
-              "splits in two, halves are judged by their first keys, the better half of all lives "
-              "on, and so on down to single key blocks: the largest scores without looking at all.",
+              "For every block of queries the past is cut into mask_k / block_k pieces. Each "
+              "piece splits in two, halves are judged by their first keys, the better half of all "
+              "lives on, and so on down to single key blocks: the largest scores without looking "
+              "at all.",
           .when = "Long contexts on any model. Greedy: a lone key is missed when nothing near the "
                   "first key of its piece speaks for it.",
           .cost = "mask_k * block_q / 2 products a level and block of queries, log2(n / mask_k) "
-                  "levels; "
-                  "then (mask_k + window) single keys a query, gathered.",
+                  "levels; then (mask_k + window) single keys a query, gathered.",
           .differs =
-              "The search of the authors' v1.1 reference with the plain representative. sink=32 is "
-              "their kernel's rule whenever the window is on. The window is that of the block of "
-              "queries, and the search may look at keys after a query of the block, as there. "
-              "Their "
-              "later versions (min and max representatives, stages) are not part.",
+              "The search of the authors' v1.1 reference with the plain representative. sink=32 "
+              "is their kernel's rule whenever the window is on. The window is that of the block "
+              "of queries, and the search may look at keys after a query of the block, as there. "
+              "Their later versions (min and max representatives, stages) are not part.",
           .needs = {"causal", "single"},
           .twin = "mask_k=1e9",
           .sweep = {"mask_k", {128, 256, 512, 1024}},

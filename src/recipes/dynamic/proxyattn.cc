@@ -35,19 +35,17 @@ REGARD_DEFINE_RECIPE(proxyattn) {
           .phase = "prefill",
           .summary =
               "Heads look at much the same tokens and differ in how many they need. So one "
-              "averaged "
-              "head per group scores blocks from single tokens, one of every `stride`, and each "
-              "head "
-              "takes as many of the best blocks as its own last queries need to cover `gamma`.",
+              "averaged head per group scores blocks from single tokens, one of every `stride`, "
+              "and each head takes as many of the best blocks as its own last queries need to "
+              "cover `gamma`.",
           .when = "Prefill of long prompts where block means are too coarse.",
           .cost =
               "Scores: groups / heads / stride^2 of a QK product; probe: block * nk * dk a head.",
           .differs =
-              "Certain: averaged heads, sampled tokens, largest probability of a block, budgets by "
-              "head from the last queries. Our reading: the first token of each stride, the "
-              "budget's "
-              "share rounded up over the blocks a row sees, first and own block on top of it, and "
-              "the defaults. The authors' repository could not be read.",
+              "Certain: averaged heads, sampled tokens, largest probability of a block, budgets "
+              "by head from the last queries. Our reading: the first token of each stride, the "
+              "budget's share rounded up over the blocks a row sees, first and own block on top "
+              "of it, and the defaults. The authors' repository could not be read.",
           .needs = {"single"},
           .twin = "gamma=2",
           .sweep = {"gamma", {0.7, 0.8, 0.9, 0.95}},

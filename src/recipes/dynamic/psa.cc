@@ -15,16 +15,15 @@ struct Params {
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int bq = int(p.block_q), bk = int(p.block_k);
-  if (bk % 8 != 0) throw Error("psa: block_k must be a multiple of 8");
-  const int64_t each = std::max<int64_t>(1, bk / p.sampled);
+  if (bk % 8 != 0) throw Error("psa: block_k is no multiple of 8");
   const auto scores = estimate::sampled(ctx, x, bq, bk,
-                                        {.queries = std::min<int64_t>(each, bq),
-                                         .keys = each,
+                                        {.queries = bk / p.sampled,
+                                         .keys = bk / p.sampled,
                                          .seed = p.seed,
                                          .normalised = p.importance == "paper"});
   const bool code = p.cut == "code";
-  const auto up_to = [&](double tau, int64_t least) {
-    return select(ctx, scores, {.amount = tau, .keep_crossing = code, .min_count = least});
+  const auto up_to = [&](double tau, int64_t n) {
+    return select(ctx, scores, {.amount = tau, .keep_crossing = code, .min_count = n});
   };
   // What causality cuts inside a tile cannot be pooled: those tiles are read as they are.
   const TileBits own = x.causal ? keep::diagonal(x.problem, bq, bk) : keep::none(x.problem, bq, bk);
@@ -49,18 +48,17 @@ REGARD_DEFINE_RECIPE(psa) {
           .year = 2025,
           .phase = "any",
           .summary =
-              "Instead of keep or drop: the blocks that cover tau1 of the importance are read as "
-              "they are, the next as means of 2 tokens, then of 4, of 8, and the rest not at all. "
-              "A "
-              "mean of w tokens weighs as much as w. Importance comes from a sample of the pairs.",
+              "Blocks that cover tau1 of a sampled importance are read as they are, the next as "
+              "means of 2 tokens, then of 4, of 8, the rest not at all. A mean of w tokens weighs "
+              "as much as w.",
           .when = "Image and video models, where neighbouring tokens are alike.",
           .cost = "Scores: 1 / sampled^2 of a QK product. Pooled blocks cost 1/2, 1/4, 1/8.",
           .differs =
               "As in the paper the block that crosses a tau is dropped, so a row that one block "
               "dominates may read nothing; cut=code keeps it and reads at least 6 % in full. "
-              "importance=code skips the softmax's normaliser, as their kernel does. Not part: the "
-              "Hilbert reordering, the cap by cosine of neighbours, the fixed-ratio mode. Our "
-              "reading: tiles that causality cuts are read in full; draws come from a counter.",
+              "importance=code skips the softmax's normaliser, as their kernel does. Not part: "
+              "Hilbert order, the cap by neighbours' cosine, fixed ratios. Our reading: tiles "
+              "that causality cuts are read in full; draws come from a counter.",
           .needs = {"single"},
           .twin = "tau1=2",
           .sweep = {"tau1", {0.5, 0.6, 0.7, 0.8}},
@@ -72,7 +70,7 @@ REGARD_DEFINE_RECIPE(psa) {
        param("tau8", &Params::tau8, 0, 2, "and of 8"),
        param("block_q", &Params::block_q, 8, 1024, "queries a tile"),
        param("block_k", &Params::block_k, 8, 1024, "keys a tile; a multiple of 8"),
-       param("sampled", &Params::sampled, 1, 1024, "one of so many tokens is sampled"),
+       param("sampled", &Params::sampled, 1, 8, "one of so many tokens is sampled"),
        param("importance", &Params::importance, {"paper", "code"}, "normalised or not"),
        param("cut", &Params::cut, {"paper", "code"}, "the block that crosses a tau"),
        param("seed", &Params::seed, 0, 1e15, "which sample")});

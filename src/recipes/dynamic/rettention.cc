@@ -38,23 +38,19 @@ REGARD_DEFINE_RECIPE(rettention) {
           .year = 2025,
           .phase = "any",
           .summary = "A static window makes each of its weights too large, since the softmax no "
-                     "longer sees "
-                     "the rest. Multiplying by rho, the share of the denominator that the window "
-                     "had at an "
-                     "earlier dense step, restores them: what is left out counts as zero values.",
+                     "longer sees the rest. Multiplying by rho, the share of the denominator that "
+                     "the window had at an earlier dense step, restores them: what is left out "
+                     "counts as zero values.",
           .when =
               "Image and video diffusion, where rho hardly changes between steps. Give `rho` from "
               "an earlier step; without it rho is measured here, which saves nothing.",
           .cost = "The window alone, once rho is given.",
           .differs =
               "Certain: window of int(n * keep) keys around the query, repeated at the same place "
-              "of "
-              "each frame, text always in; output times rho. Not part, as they need earlier "
-              "outputs: "
-              "the cached residual (taken after the output projection) and the growth of rho by "
-              "0.04 "
-              "a step. Text stands last (CogVideoX code: first, in the model's own order). Under "
-              "causality (our reading) the same, cut.",
+              "of each frame, text always in; output times rho. Not part, as they need earlier "
+              "outputs: the cached residual (taken after the output projection) and the growth of "
+              "rho by 0.04 a step. Text stands last (CogVideoX code: first, in the model's own "
+              "order). Under causality (our reading) the same, cut.",
           .needs = {"single"},
           .twin = "keep=2",
           .sweep = {"keep", {0.1, 0.2, 0.4}},

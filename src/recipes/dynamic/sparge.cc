@@ -43,19 +43,18 @@ REGARD_DEFINE_RECIPE(sparge) {
           .phase = "prefill",
           .summary =
               "A block whose tokens point the same way is well described by its mean; such blocks "
-              "compete by the softmax of their means' products. All others are read by every query "
-              "(keys), or read everything (queries), so a block that hides a single odd token is "
-              "never lost.",
+              "compete by the softmax of their means' products. All others are read by every "
+              "query (keys), or read everything (queries), so a block that hides a single odd "
+              "token is never lost.",
           .when = "Any model, language, image or video; the thresholds are meant to be tuned per "
                   "head. On text many blocks are not self-similar, so little is skipped.",
           .cost = "Means, cosines and scores: about 1 / block of a QK product.",
           .differs =
-              "As in the code the tile that crosses cdf is dropped, at least one is kept, and topk "
-              "counts tiles of the whole row even where causality hides some. tail=code takes a "
-              "partial last block as not self-similar (there it divides by zero). Not part yet: "
-              "the "
-              "second stage, which skips a value block inside the kernel when its scores lie far "
-              "below the running maximum, and int8 products.",
+              "As in the code the tile that crosses cdf is dropped, at least one is kept, and "
+              "topk counts tiles of the whole row even where causality hides some. tail=code "
+              "takes a partial last block as not self-similar (there it divides by zero). Not "
+              "part yet: the second stage, which skips a value block inside the kernel when its "
+              "scores lie far below the running maximum, and int8 products.",
           .needs = {"single"},
           .twin = "cdf=2",
           .sweep = {"cdf", {0.8, 0.9, 0.95, 0.98}},

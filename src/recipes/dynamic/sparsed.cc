@@ -38,18 +38,18 @@ REGARD_DEFINE_RECIPE(sparsed) {
           .year = 2025,
           .phase = "any",
           .summary =
-              "Attention is computed exactly once and averaged over blocks; each query block keeps "
-              "its best key blocks. The mask is kept for the denoising steps that follow, where "
-              "patterns hardly change. Blocks of generated tokens compete apart.",
+              "Attention is computed exactly once and averaged over blocks; each query block "
+              "keeps its best key blocks. The mask is kept for the denoising steps that follow, "
+              "where patterns hardly change. Blocks of generated tokens compete apart.",
           .when =
               "Diffusion language models: plan once after the early dense steps, run the plan in "
               "all later ones. For a single pass it costs more than it saves.",
           .cost = "Planning is a whole QK product; then select of the tiles.",
           .differs =
               "The count is int(blocks * select) + 1, cut to what there is (the code raises at "
-              "select=1); scale 1/sqrt(d) as in the Dream code (the LLaDA code divides by the root "
-              "of the number of heads). Steps are the caller's: this plans at one step. Under "
-              "causality (our reading) the same, cut to what a row sees.",
+              "select=1); scale 1/sqrt(d) as in the Dream code (the LLaDA code divides by the "
+              "root of the number of heads). Steps are the caller's: this plans at one step. "
+              "Under causality (our reading) the same, cut to what a row sees.",
           .needs = {"single"},
           .twin = "select=1",
           .sweep = {"select", {0.1, 0.2, 0.3, 0.5}},

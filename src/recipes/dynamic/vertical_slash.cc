@@ -35,16 +35,14 @@ REGARD_DEFINE_RECIPE(vertical_slash) {
               "The last queries attend exactly, as a probe. Summed down columns, their "
               "probabilities say which keys matter to all; summed along diagonals, which "
               "distances do. The best columns and diagonals of each head are kept, diagonals "
-              "thickened to 64 keys, always with the first 30 columns and nearest 100 "
-              "diagonals.",
+              "thickened to 64 keys, always with the first 30 columns and nearest 100 diagonals.",
           .when =
               "Prefill of long prompts where the last queries look where the others do. Small "
               "budgets such as vertical_size=500,slash_size=700 make it sparse below 10K tokens; "
-              "the "
-              "defaults are for 100K and more. On a strip the probe is the strip's last queries.",
+              "the defaults are for 100K and more. On a strip the probe is the strip's last "
+              "queries.",
           .cost = "Probe: last_q * nk * dk a head. Then about (vertical_size + 64 * distinct "
-                  "diagonal runs) "
-                  "keys a query.",
+                  "diagonal runs) keys a query.",
           .differs =
               "The kept tokens are those of the authors' index builder and kernel. Ties, which "
               "there depend on the sort, go to the lower key and the nearer diagonal; so with "

@@ -40,19 +40,19 @@ REGARD_DEFINE_RECIPE(xattention) {
           .phase = "prefill",
           .summary =
               "Each tile is scored by sums along the antidiagonals of stride x stride squares, "
-              "which every column and every diagonal crosses. A softmax over squares turns "
-              "them into a share of attention; a query tile keeps its best key tiles until "
-              "`threshold` of it is covered, tile 0 and its own tile counted first.",
+              "which every column and every diagonal crosses. A softmax over squares turns them "
+              "into a share of attention; a query tile keeps its best key tiles until `threshold` "
+              "of it is covered, tile 0 and its own tile counted first.",
           .when = "Prefill of long prompts; adapts the number of tiles to each head and row. Lower "
                   "thresholds are sparser. Below about 2K tokens there is little to leave out.",
           .cost = "Scores cost 1/stride of a dense QK product; then the kept tiles.",
           .differs =
-              "forced=code follows the authors' code: among queries before position `chunk` "
-              "tile 0 is not counted but always added, and one tile more is kept; elsewhere it "
-              "is the paper's rule. Without causality paper forces nothing, code adds tile 0. "
-              "The code pads keys to a multiple of its chunk and lets them into non-causal "
-              "scores; here padding does not exist. Score terms beyond q.k (soft-cap, ALiBi) do "
-              "not enter the estimate.",
+              "forced=code follows the authors' code: among queries before position `chunk` tile "
+              "0 is not counted but always added, and one tile more is kept; elsewhere it is the "
+              "paper's rule. Without causality paper forces nothing, code adds tile 0. The code "
+              "pads keys to a multiple of its chunk and lets them into non-causal scores; here "
+              "padding does not exist. Score terms beyond q.k (soft-cap, ALiBi) do not enter the "
+              "estimate.",
           .needs = {"single"},
           .twin = "threshold=2",
           .sweep = {"threshold", {0.7, 0.8, 0.9, 0.95}},

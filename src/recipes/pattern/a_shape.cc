@@ -26,15 +26,15 @@ REGARD_DEFINE_RECIPE(a_shape) {
           .year = 2024,
           .summary =
               "Every query reads the first `n_init` tokens and the `n_local` tokens that end with "
-              "itself. The first tokens take the attention that has nowhere to go; without "
-              "them a plain window loses its fluency.",
+              "itself. The first tokens take the attention that has nowhere to go; without them a "
+              "plain window loses its fluency.",
           .when = "Streams without end, and heads that only look nearby. Whatever lies between the "
                   "first tokens and the window is never read, so facts in the middle are lost.",
           .cost = "No planning. At most (n_init + n_local) keys a query: linear in the length.",
           .differs =
-              "The authors' kernel pads head sizes that are no power of two with zeros and "
-              "then scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape "
-              "variant (dense last queries) is not part of this method.",
+              "The authors' kernel pads head sizes that are no power of two with zeros and then "
+              "scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape variant "
+              "(dense last queries) is not part of this method.",
           .needs = {"causal"},
           .prefix = true,
           .twin = "n_local=1e9",

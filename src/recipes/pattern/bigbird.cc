@@ -21,9 +21,9 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const TileBits seen = x.causal ? keep::causal(x.problem, b, b) : keep::all(x.problem, b, b);
   const auto free = without(estimate::random(x.problem, b, b, p.seed),
                             fixed | (keep::all(x.problem, b, b) - seen));
-  return Plan::tiles(x.problem, b, b,
-                     fixed | select(ctx, free,
-                                    {.cut = Selector::Cut::top_k, .amount = double(p.random)}));
+  return Plan::tiles(
+      x.problem, b, b,
+      fixed | select(ctx, free, {.cut = Selector::Cut::top_k, .amount = double(p.random)}));
 }
 
 }  // namespace
@@ -38,16 +38,17 @@ REGARD_DEFINE_RECIPE(bigbird) {
           .year = 2020,
           .summary =
               "In blocks of tokens: every block reads its neighbours, the first and the last "
-              "block, and a few blocks drawn at random for each head; the first and the last block "
-              "read everything. Random links keep any two tokens few hops apart.",
+              "block, and a few blocks drawn at random for each head; the first and the last "
+              "block read everything. Random links keep any two tokens few hops apart.",
           .when = "Encoders trained with it. Elsewhere a baseline for what chance buys.",
           .cost = "No scores. window + 2 * global + random blocks a row: linear in the length.",
           .differs =
               "Certain: the pattern of blocks (internal form, sizes 3, 2, 3). Our reading: under "
-              "causality blocks are drawn among those a row sees, and draws come from a counter, so "
-              "that a seed gives one pattern everywhere. The authors' code draws from the first "
-              "2r + 5 blocks of row r, may draw the window again in two rows and then counts it "
-              "twice, and masks by -1e4; Long Range Arena draws within the first 1024 tokens only.",
+              "causality blocks are drawn among those a row sees, and draws come from a counter, "
+              "so that a seed gives one pattern everywhere. The authors' code draws from the "
+              "first 2r + 5 blocks of row r, may draw the window again in two rows and then "
+              "counts it twice, and masks by -1e4; Long Range Arena draws within the first 1024 "
+              "tokens only.",
           .needs = {"single"},
           .twin = "random=1e9",
           .sweep = {"random", {1, 3, 8, 16}},

@@ -13,9 +13,8 @@ struct Params {
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int64_t n = x.problem.nk, begin = std::min(p.instruction, n);
-  const auto starts = p.starts
-                          ? lists::positions(x.problem, p.starts)
-                          : lists::cuts(begin, p.document, std::max(begin, n - p.query));
+  const auto starts = p.starts ? lists::positions(x.problem, p.starts)
+                               : lists::cuts(begin, p.document, std::max(begin, n - p.query));
   return lists::by_position(ctx, x, 1, [&](int64_t, int64_t i, lists::Ranges* out) {
     const bool is_query = i >= starts.back();
     out->push_back({0, is_query ? n : starts.front()});
@@ -38,13 +37,15 @@ REGARD_DEFINE_RECIPE(blockrank) {
               "A prompt is an instruction, documents, and a query. Each document reads the "
               "instruction and itself, the query reads everything. The query's attention to the "
               "documents then ranks them.",
-          .when = "Ranking and retrieval over many independent documents, with a model tuned for it.",
+          .when =
+              "Ranking and retrieval over many independent documents, with a model tuned for it.",
           .cost = "No scores. Linear in the number of documents.",
           .differs =
-              "Certain: who sees whom. The auxiliary loss, the read-out of scores and the positions "
-              "(each document starts at the instruction's length) belong to the model and are not "
-              "part. The authors pad every block on the left to one length and mask by 0.7 of the "
-              "largest number; here pieces have any length and padding does not exist.",
+              "Certain: who sees whom. The auxiliary loss, the read-out of scores and the "
+              "positions (each document starts at the instruction's length) belong to the model "
+              "and are not part. The authors pad every block on the left to one length and mask "
+              "by 0.7 of the largest number; here pieces have any length and padding does not "
+              "exist.",
           .needs = {"causal", "single"},
           .twin = "document=1e12",
           .sweep = {"document", {256, 512, 1024, 2048}},

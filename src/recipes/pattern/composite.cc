@@ -29,15 +29,15 @@ REGARD_DEFINE_RECIPE(composite) {
           .phase = "prefill",
           .summary =
               "Text tokens read the visual tokens and earlier text in one softmax. Visual tokens "
-              "read nothing: attention leaves them as they are, and the layer's other weights carry "
-              "them on.",
+              "read nothing: attention leaves them as they are, and the layer's other weights "
+              "carry them on.",
           .when = "Multimodal models tuned for it, with many visual tokens before the text.",
           .cost = "text * (text + visual) pairs instead of the square of the sum.",
           .differs =
               "Certain, from the abstract: no self-attention among visual tokens, weights of each "
-              "layer reused. Our reading: a visual row's output is 0 (so the residual passes through), "
-              "and causality still cuts what text before the picture reads. 576 is the usual count "
-              "of a 24 x 24 picture. No code of the authors was found.",
+              "layer reused. Our reading: a visual row's output is 0 (so the residual passes "
+              "through), and causality still cuts what text before the picture reads. 576 is the "
+              "usual count of a 24 x 24 picture. No code of the authors was found.",
           .needs = {"single"},
           .prefix = true,
           .twin = "visual=0",

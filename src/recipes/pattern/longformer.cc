@@ -29,9 +29,9 @@ REGARD_DEFINE_RECIPE(longformer) {
           .paper = "Beltagy, Peters, Cohan, Longformer, 2020, arXiv 2004.05150",
           .year = 2020,
           .summary =
-              "Every query reads `window` tokens to its left, itself, and (where attention is "
-              "not causal) `window` tokens to its right. Global tokens are read by every query "
-              "and read every key; they carry what has to travel far.",
+              "Every query reads `window` tokens to its left, itself, and (where attention is not "
+              "causal) `window` tokens to its right. Global tokens are read by every query and "
+              "read every key; they carry what has to travel far.",
           .when =
               "Encoders trained with it, with global tokens on the class token or the question. "
               "On models that were not trained so, it is a plain window with a few anchors.",
@@ -39,10 +39,10 @@ REGARD_DEFINE_RECIPE(longformer) {
               "No scores. 2 * window + 1 + globals keys a query, and a dense row for each global "
               "token: linear in the length.",
           .differs =
-              "The authors' models project global rows with weights of their own; here one "
-              "set of q, k, v serves all. Long Range Arena counts the whole window instead of "
-              "one side and is a token short on the left when it is even. Their mask adds -1e4; "
-              "here masked pairs do not exist.",
+              "The authors' models project global rows with weights of their own; here one set of "
+              "q, k, v serves all. Long Range Arena counts the whole window instead of one side "
+              "and is a token short on the left when it is even. Their mask adds -1e4; here "
+              "masked pairs do not exist.",
           .prefix = true,
           .twin = "window=1e9",
           .sweep = {"window", {256, 512, 1024, 2048}},

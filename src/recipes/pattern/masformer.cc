@@ -36,9 +36,10 @@ REGARD_DEFINE_RECIPE(masformer) {
           .when = "Decoders tuned with it; the paper has full attention in about 4 of 24 layers.",
           .cost = "No scores. At most `block` keys a query where the layer is not full.",
           .differs =
-              "Certain: full attention in some layers, and block-sparse or sliding-window spans in "
-              "the rest (the paper's figure 1 shows both). Our reading: a block reads itself alone, "
-              "1024 tokens; which layers are full is the caller's to say. No code was found.",
+              "Certain: full attention in some layers, and block-sparse or sliding-window spans "
+              "in the rest (the paper's figure 1 shows both). Our reading: a block reads itself "
+              "alone, 1024 tokens; which layers are full is the caller's to say. No code was "
+              "found.",
           .needs = {"single"},
           .prefix = true,
           .twin = "full=true",

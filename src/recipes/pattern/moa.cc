@@ -24,15 +24,15 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                             : std::vector<float>(size_t(heads), float(p.beta));
   if (p.rule == "runtime")
     return lists::by_position(ctx, x, heads, [&](int64_t h, int64_t i, lists::Ranges* out) {
-      const double span = std::clamp(std::trunc(alpha[h] + double(beta[h]) * n), 128.0,
-                                     std::max(128.0, double(n)));
+      const double span =
+          std::clamp(std::trunc(alpha[h] + double(beta[h]) * n), 128.0, std::max(128.0, double(n)));
       const int64_t window = (int64_t(span) + b - 1) / b * b - p.sink;
       out->push_back({0, p.sink});
       out->push_back({i - window + 1, i + window});
     });
   const int64_t blocks = (n + b - 1) / b;
-  const TileBits near = keep::where(
-      x.problem, int(b), int(b), heads, [&](int64_t h, int64_t own, int64_t c) {
+  const TileBits near =
+      keep::where(x.problem, int(b), int(b), heads, [&](int64_t h, int64_t own, int64_t c) {
         const double band = std::trunc(std::floor(alpha[h] / b) + double(beta[h]) * blocks);
         return std::abs(own - c) < std::max(1.0, band);
       });
@@ -52,16 +52,16 @@ REGARD_DEFINE_RECIPE(moa) {
           .year = 2024,
           .summary =
               "Each head has its own window of alpha + beta * n tokens, and the first tokens. A "
-              "search over gradients finds each head's alpha and beta under a density bound; their "
-              "result comes in as `alphas` and `betas`.",
-          .when = "With spans searched for the model at hand. Without them every head gets the same "
-                  "window, which is a plain one.",
+              "search over gradients finds each head's alpha and beta under a density bound; "
+              "their result comes in as `alphas` and `betas`.",
+          .when =
+              "With spans searched for the model at hand. Without them every head gets the same "
+              "window, which is a plain one.",
           .cost = "No scores. alpha + beta * n + sink keys a query.",
           .differs =
               "profile is the rule that the search scores (blocks, plus one block of sinks); "
               "runtime is that of the authors' cache: at least 128 tokens, rounded up to blocks, "
-              "sinks inside the span. n is the number of keys. The search is not part of this "
-              "method. Certain: both rules, from their code.",
+              "sinks inside the span. n counts the keys. The search is not part.",
           .needs = {"single"},
           .twin = "beta=1",
           .sweep = {"beta", {0.1, 0.25, 0.5}},

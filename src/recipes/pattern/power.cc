@@ -31,14 +31,16 @@ REGARD_DEFINE_RECIPE(power) {
           .paper = "Chen et al., PowerAttention, 2025, arXiv 2503.03588",
           .year = 2025,
           .summary =
-              "A block of queries reads the blocks at distance 0, 1, 2, 4, 8, .., a local window and "
-              "the first tokens. After L layers any token within 2^L blocks has been heard of.",
-          .when = "Models trained or tuned with it. Untrained it loses what sits between the powers.",
+              "A block of queries reads the blocks at distance 0, 1, 2, 4, 8, .., a local window "
+              "and the first tokens. After L layers any token within 2^L blocks has been heard of.",
+          .when =
+              "Models trained or tuned with it. Untrained it loses what sits between the powers.",
           .cost = "No scores. window + log2(n / block) blocks a row: n log n in all.",
           .differs =
-              "Certain: distance a power of two, in blocks, with window and sinks. Our reading: the "
-              "sizes of window and sink (the paper matches them to a sliding window's budget), and "
-              "symmetric distances without causality. No code of the authors was seen.",
+              "Certain: distance a power of two, in blocks, with window and sinks. Our reading: "
+              "the sizes of window and sink (the paper matches them to a sliding window's "
+              "budget), and symmetric distances without causality. No code of the authors was "
+              "seen.",
           .needs = {"single"},
           .prefix = true,
           .twin = "window=1e12",

@@ -33,19 +33,20 @@ REGARD_DEFINE_RECIPE(prflash) {
           .name = "prflash",
           .title = "PrFlashAttention: blocks by chance, rarer with distance",
           .family = "pattern",
-          .paper = "PrFlashAttention: block distances as probabilities (known by its abstract only)",
+          .paper =
+              "PrFlashAttention: block distances as probabilities (known by its abstract only)",
           .year = 2024,
           .summary =
-              "A block of keys takes part with a probability that falls with its distance from the "
-              "query's block; the own block always does.",
+              "A block of keys takes part with a probability that falls with its distance from "
+              "the query's block; the own block always does.",
           .when = "As a control: whatever chooses by content must beat it at equal density.",
           .cost = "No scores. Expected blocks a row: the sum of the probabilities.",
           .differs =
               "Only the abstract was to be had, which gives no formula. Certain: participation by "
               "chance, a function of block distance, causal shape kept. Everything else is our "
-              "reading: exp(-distance / tau) or tau / (tau + distance), draws by counter, distance "
-              "in both directions without causality. The inverse-probability correction is not "
-              "part.",
+              "reading: exp(-distance / tau) or tau / (tau + distance), draws by counter, "
+              "distance in both directions without causality. The inverse-probability correction "
+              "is not part.",
           .needs = {"single"},
           .prefix = true,
           .twin = "tau=1e30",

@@ -15,11 +15,9 @@ Plan plan(const Ctx&, const Inputs& x, const Params& p) {
   const int b = int(p.block);
   const int64_t step = std::max<int64_t>(1, p.vert_stride / x.problem.heads);
   const int64_t heads = p.head == "kv" ? x.problem.kv_heads : p.head == "one" ? 1 : x.problem.heads;
-  const TileBits kept =
-      keep::where(x.problem, b, b, heads, [&](int64_t h, int64_t own, int64_t c) {
-        return std::abs(own - c) < p.local_blocks ||
-               (c + h * step + p.offset) % p.vert_stride == 0;
-      });
+  const TileBits kept = keep::where(x.problem, b, b, heads, [&](int64_t h, int64_t own, int64_t c) {
+    return std::abs(own - c) < p.local_blocks || (c + h * step + p.offset) % p.vert_stride == 0;
+  });
   return Plan::tiles(x.problem, b, b, kept);
 }
 
@@ -40,10 +38,11 @@ REGARD_DEFINE_RECIPE(s2) {
                   "vert_stride only.",
           .cost = "No scores. local_blocks + blocks / vert_stride blocks a row and head.",
           .differs =
-              "offset=0 is the authors' kernel, offset=1 vLLM's. head=kv numbers by KV head, as both "
-              "do under grouped queries (with a step from the number of query heads); head=one is "
-              "vLLM's default of equal heads. Dense last heads (num_dense_heads) are not part; "
-              "without causality the authors use relative strides, here they stay absolute.",
+              "offset=0 is the authors' kernel, offset=1 vLLM's. head=kv numbers by KV head, as "
+              "both do under grouped queries (with a step from the number of query heads); "
+              "head=one is vLLM's default of equal heads. Dense last heads (num_dense_heads) are "
+              "not part; without causality the authors use relative strides, here they stay "
+              "absolute.",
           .needs = {"single"},
           .prefix = true,
           .twin = "vert_stride=1",

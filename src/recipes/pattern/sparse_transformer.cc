@@ -48,14 +48,15 @@ REGARD_DEFINE_RECIPE(sparse_transformer) {
               "`stride` tokens, and the last `c` tokens of every stretch, which summarise it.",
           .when = "strided for data with a period (images, music), fixed for text; for models "
                   "trained with it.",
-          .cost = "No scores. About stride + n / stride keys a query (fixed: stride + c n / stride). "
-                  "Single keys are gathered one by one, so it gains only at long lengths.",
+          .cost =
+              "No scores. About stride + n / stride keys a query (fixed: stride + c n / stride). "
+              "Single keys are gathered one by one, so it gains only at long lengths.",
           .differs =
               "merged is the paper's single head over the union, alternate gives even heads the "
               "first set and odd heads the second. Without causality the window is two-sided (our "
               "reading). The authors' strided kernel has the second set alone; their fixed gives "
-              "every head its own c of each stretch in whole blocks; Long Range Arena adds column 0 "
-              "of each stretch and masks causally even in encoders.",
+              "every head its own c of each stretch in whole blocks; Long Range Arena adds column "
+              "0 of each stretch and masks causally even in encoders.",
           .needs = {"single"},
           .prefix = true,
           .twin = "stride=1",

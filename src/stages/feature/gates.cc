@@ -59,4 +59,12 @@ Tensor per_row(const Problem& p, const Tensor& values) {
   return out;
 }
 
+Tensor constant_gate(const Problem& p, const std::vector<double>& weights) {
+  Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, int64_t(weights.size())});
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.nq; ++i) write_row(out.view, b, h, i, weights.data());
+  return out;
+}
+
 }  // namespace regard::estimate

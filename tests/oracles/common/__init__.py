@@ -54,7 +54,7 @@ def tokens_of(tiles, bq, bk, q, k):
 
 
 def tiles_where(rule, heads, bq, bk, q, k, offset=None):
-    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` that holds the row's own positions."""
+    """[1,heads,rows,cols]: rule(h, own, c) for a key tile `own` with the row's own positions."""
     n, start = q.shape[2], positions(q, k, offset)[0][0, 0]
     rows, cols = -(-n // bq), -(-k.shape[2] // bk)
     owns = [range((start + r * bq) // bk, (start + min((r + 1) * bq, n) - 1) // bk + 1)
@@ -211,3 +211,54 @@ def attention_of_levels(q, k, v, levels, causal, offset=None):
         weight.append(np.log(count))
     return attention(q, np.concatenate(ks, 2), np.concatenate(vs, 2), np.concatenate(masks, 3),
                      bias=np.concatenate(weight))
+
+
+def compressed(q, k, width, stride, block, maximum):
+    """Causal attention to overlapping means, summed over a group, gathered to blocks.
+
+    [B, Hk, N, blocks]; a mean is visible once all its keys are; a block takes the means that
+    overlap it, each by overlap / stride, or their maximum. -inf past the query's own block.
+    """
+    n, m, i = q.shape[2], k.shape[2], positions(q, k)[0]
+    begin = np.arange(0, max(m - width + 1, 0), stride)
+    out = np.zeros((q.shape[0], k.shape[1], n, -(-m // block)))
+    if len(begin):
+        mean = np.stack([np.float64(k)[:, :, b : b + width].mean(2) for b in begin], 2)
+        p = softmax(np.where(begin + width - 1 <= i, logits(q, mean), -np.inf))
+        p = p.reshape(q.shape[0], k.shape[1], -1, *p.shape[2:]).sum(2)
+        for c in range(out.shape[3]):
+            over = np.minimum(begin + width, c * block + block) - np.maximum(begin, c * block)
+            if maximum and (over > 0).any():
+                out[..., c] = p[..., over > 0].max(-1)
+            elif not maximum:
+                out[..., c] = p @ (np.maximum(over, 0) / stride)
+    return np.where(np.arange(out.shape[3]) <= i // block, out, -np.inf)
+
+
+def best_blocks(s, count, block, init, local, q, k):
+    """Tokens of the best blocks of every query, first and nearest ones forced and counted."""
+    own, c = positions(q, k)[0] // block, np.arange(s.shape[3])
+    s = np.where((c <= own) & ((c < init) | (own - c <= local)), np.inf, s)
+    forced = (s == np.inf).sum(-1)
+    keep = rows_of(s, lambda b, h, r, row: top(row, max(count, forced[b, h, r])))
+    keep = np.repeat(keep, q.shape[1] // k.shape[1], 1)
+    return tokens_of(keep, 1, block, q, k) & visible(q, k, True)
+
+
+def rotated(x, position, base):
+    """Rotary embedding at `position`, halves paired; base 0: none."""
+    if not base:
+        return x
+    half = x.shape[-1] // 2
+    angle = np.reshape(position, (-1, 1)) * base ** (-2.0 * np.arange(half) / x.shape[-1])
+    a, b = x[..., :half], x[..., half : 2 * half]
+    rest = x[..., 2 * half :]
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle),
+                           b * np.cos(angle) + a * np.sin(angle), rest], -1)
+
+
+def divergence(a, b):
+    """Root of the Jensen-Shannon divergence of two distributions; 0 ln 0 is 0."""
+    kl = [sum(x * np.log(2 * x / (x + y)) for x, y in zip(p, r) if x > 0)
+          for p, r in ((a, b), (b, a))]
+    return np.sqrt(max(sum(kl) / 2, 0))

@@ -1,0 +1,64 @@
+#include "recipes/recipe.h"
+
+namespace regard {
+namespace {
+
+struct Params {
+  int64_t topk = 64;
+  int64_t block = 64;
+  int64_t init = 1;
+  int64_t local = 32;
+  int64_t kernel = 32;
+  int64_t stride = 16;
+  int64_t dense_len = 8192;
+};
+
+Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
+  if (x.problem.nk <= p.dense_len) return Plan::all(x.problem);
+  const int b = int(p.block);
+  const auto scores = estimate::compressed(
+      ctx, x, {.width = p.kernel, .stride = p.stride, .block = p.block, .maximum = true});
+  const TileBits forced = keep::where(x.problem, 1, b, 1, [&](int64_t, int64_t own, int64_t c) {
+    return c <= own && (c < p.init || own - c <= p.local);
+  });
+  const Selector best{.cut = Selector::Cut::top_k, .amount = double(p.topk), .forced = &forced};
+  return Plan::tiles(x.problem, 1, b, select(ctx, scores, best));
+}
+
+}  // namespace
+
+REGARD_DEFINE_RECIPE(infllm_v2) {
+  static const Record r = recipe<Params>(
+      {
+          .name = "infllm_v2",
+          .title = "InfLLM-V2: dense when short, best blocks when long",
+          .family = "dynamic",
+          .paper = "Zhao et al., InfLLM-V2, 2025, arXiv 2509.24663",
+          .year = 2025,
+          .summary =
+              "Beyond dense_len keys, each query of each group of heads reads the first block, "
+              "the nearest ones, and the blocks that its attention to overlapping means of keys "
+              "points at. No weights of its own, so one model runs either way.",
+          .when = "Models trained with it (MiniCPM4.1). Heads of a group share their blocks.",
+          .cost = "Means: 1 / stride of a QK product; then topk blocks a query, tiles of one row.",
+          .differs =
+              "As in the authors' code own + `local` blocks are forced, probabilities are summed "
+              "over the group, and a block takes the largest of the means that overlap it. "
+              "Neighbouring blocks share a mean, so exact ties are common: the lower block wins "
+              "here. The exact normaliser is used, not the one from coarser means. thunlp's copy "
+              "has local=16.",
+          .needs = {"causal", "single"},
+          .twin = "topk=1e9",
+      },
+      plan,
+      {param("topk", &Params::topk, 1, 1e9, "blocks a query reads, forced ones included"),
+       param("block", &Params::block, 1, 65536, "tokens a block"),
+       param("init", &Params::init, 0, 1e9, "first blocks, always read"),
+       param("local", &Params::local, 0, 1e9, "blocks before the own one, always read"),
+       param("kernel", &Params::kernel, 1, 65536, "keys a mean"),
+       param("stride", &Params::stride, 1, 65536, "keys from one mean to the next"),
+       param("dense_len", &Params::dense_len, 0, 1e12, "up to so many keys all are read")});
+  return r;
+}
+
+}  // namespace regard

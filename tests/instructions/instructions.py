@@ -3,8 +3,8 @@
     instructions.py PROGRAM            fails if a kernel needs more than 1 % above the record
     instructions.py PROGRAM --update   writes the record: `make update-instructions`
 
-PROGRAM is one_call. What is counted is inside regard::cpu::run, one thread, AVX2 (valgrind knows no
-AVX-512). Update the record when a kernel got better, or when one got worse and the commit says why.
+PROGRAM is one_call. What is counted is its second call of attend(), one thread, AVX2 (valgrind knows
+no AVX-512). Update the record when a kernel got better, or when one got worse and the commit says why.
 The record names the compiler; another one writes other instructions, and the test is skipped (77).
 """
 import json
@@ -25,14 +25,14 @@ def count(program, case):
         out = pathlib.Path(scratch, "callgrind.out")
         run = subprocess.run(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--collect-atstart=no",
-             "--toggle-collect=regard::cpu::run(regard::Work const&)", program, case],
+             "--toggle-collect=counted_call", program, case],
             env=dict(os.environ, REGARD_CPU_TARGET="AVX2"), capture_output=True, text=True)
         if run.returncode:
             sys.exit(f"{case}: {run.stderr[-1000:]}")
         total = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)
     instructions = int(total[1])
     if not instructions:
-        sys.exit(f"{case}: nothing counted; has regard::cpu::run another name now?")
+        sys.exit(f"{case}: nothing counted; has counted_call another name now?")
     return instructions / int(run.stdout)
 
 

@@ -130,6 +130,7 @@ class Sm90 : public Ready {
 
 std::string sm90_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
+  if (std::string why = plan_refusal(plan); !why.empty()) return why;
   if (std::string why = form_refusal(plan, t); !why.empty()) return why;
   const DeviceInfo& d = device_info(device_of(t.q.data));
   if (d.major != 9) return fmt::format("{} is sm_{}{}, not sm_90", d.name, d.major, d.minor);

@@ -37,4 +37,12 @@ std::string views_refusal(const Tensors& t) {
   return "";
 }
 
+std::string plan_refusal(const Plan& plan) {
+  for (const Branch& b : plan.branches) {
+    if (b.order) return "an order";
+    if (b.cover.list && !b.cover.list->list_of.empty()) return "tile rows that share a list";
+  }
+  return "";
+}
+
 }  // namespace regard::cuda

@@ -300,6 +300,7 @@ class Sm80 : public Ready {
 
 std::string sm80_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
+  if (std::string why = plan_refusal(plan); !why.empty()) return why;
   const Problem& p = plan.problem;
   if (p.dk % 8 != 0 || p.dv % 8 != 0 || !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1))
     return fmt::format("head sizes {}:{}; accepted: multiples of 8 up to 576:512", p.dk, p.dv);

@@ -142,8 +142,8 @@ def test_prefix_where_claimed(name):
 @pytest.mark.parametrize("kind", sorted(regard.planted_kinds()))
 def test_recall_on_planted_structure(name, kind):
     """No method keeps more of the mass than the best mask with as many keys in every row. One that
-    looks at the data keeps no less than its share of the pairs, and nearly all of the mass where
-    it lies in a band or on first tokens."""
+    looks at the data keeps nearly all of the mass, and few pairs, where it lies in a band or on
+    first tokens."""
     n, module = 768, oracle(name)
     late = slice(n // 2, None)  # early rows are dense for everybody
     made, p = planted(kind, n)
@@ -155,7 +155,6 @@ def test_recall_on_planted_structure(name, kind):
     best = np.take_along_axis(best, kept.sum(-1)[..., None], -1).sum() / p.sum()
     assert recall <= best + 1e-6
     if RECORDS[name]["family"] == "dynamic" and not getattr(module, "blind", False):
-        assert share - 0.05 < recall
         if kind in getattr(module, "sees", ("band", "sinks")):
             assert recall > 0.85 and share < 0.35
 

@@ -187,10 +187,15 @@ TEST(Search, TakesTheCheapestUnderTheBound) {
   EXPECT_EQ(assign(l, 0.05), (std::vector<int64_t>{2, 1}));
   EXPECT_EQ(assign(l, 0.3), (std::vector<int64_t>{1, 1}));
   EXPECT_EQ(assign(l, 0), (std::vector<int64_t>{0, 0}));
-  // Room for two kinds: head 0 loses less by going back to dense than head 1 would.
+  // A third head stays dense, which makes three kinds with room for two: head 0 loses less by going
+  // back to dense than head 1 would.
+  l.heads[0].push_back(facts(10, 0));
+  l.heads[1].push_back(facts(4, 0.2));
+  l.heads[2].push_back(facts(6, 0.5));
   l.heads[2][0].seconds = 9;
-  EXPECT_EQ(assign(l, 0.05, 2), (std::vector<int64_t>{0, 1}));
-  EXPECT_EQ(assign(l, 0.05, 1), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(assign(l, 0.05, 3), (std::vector<int64_t>{2, 1, 0}));
+  EXPECT_EQ(assign(l, 0.05, 2), (std::vector<int64_t>{0, 1, 0}));
+  EXPECT_EQ(assign(l, 0.05, 1), (std::vector<int64_t>{0, 0, 0}));
 }
 
 }  // namespace

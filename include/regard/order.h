@@ -10,9 +10,9 @@
 namespace regard {
 
 struct Permutation {
-  int64_t batch = 1;  // 1 (shared) or problem.batch
-  int64_t heads = 1;  // 1 (shared), problem.kv_heads (keys only) or problem.heads
-  int64_t n = 0;      // tokens of the axis
+  int64_t batch = 1;            // 1 (shared) or problem.batch
+  int64_t heads = 1;            // 1 (shared), problem.kv_heads (keys only) or problem.heads
+  int64_t n = 0;                // tokens of the axis
   std::vector<uint32_t> token;  // [batch, heads, n]: who stands at each place
 
   const uint32_t* row(int64_t b, int64_t h, int64_t problem_heads) const {

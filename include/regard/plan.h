@@ -125,8 +125,8 @@ struct Plan {
   bool lowered = false;
 
   // Throws Error: index out of range, unsorted or repeated; sizes that do not fit the problem; an
-  // order that is no permutation; overlapping branches under `same` (pairs of tokens, whatever their
-  // places; of large problems a sample of the rows); a cover or rule that contradicts itself.
+  // order that is no permutation; overlapping branches under `same` (pairs of tokens, whatever
+  // their places; of large problems a sample of the rows); a cover or rule that contradicts itself.
   void validate() const;
 };
 

@@ -96,8 +96,8 @@ class Attend {
       const int64_t row = p.first + r;
       float* s = m_.scores + r * kKeys;
       if (!bare) {
-        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h), full,
-                 vecs, s);
+        ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h),
+                 full, vecs, s);
       }
       if (++h == t_.heads) h = 0, ++i;
       if (!finite_) forbidden[r] = Forbidden(s);

@@ -115,8 +115,8 @@ class Few {
     if (kb) ReadBias(kb, Element(kb, t_.b, t_.kv_head(p_), 0), tile, m_.key_bias);
     for (int r = 0; r < rows_; ++r) {
       float *s = m_.scores + r * kKeys, *sum = m_.sum + r * kLanes;
-      ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads,
-               t_.query(r), full, vecs, s);
+      ScoreRow(c_, tile, kb ? m_.key_bias : nullptr, t_.b, t_.h0 + r % t_.heads, t_.query(r), full,
+               vecs, s);
       if (c_.sigmoid) {
         SigmoidRow<F32>(s, vecs, c_.shift, sum);
       } else {

@@ -49,8 +49,7 @@ void PairRows::load_list(int64_t id, const uint32_t* keys) {
 
 BandRuns band_runs(const Problem& p, const Window& band, int64_t place) {
   const int64_t at = place + p.offset;
-  const int64_t hi =
-      std::clamp<int64_t>(band.right < 0 ? p.nk : at + band.right + 1, 0, p.nk);
+  const int64_t hi = std::clamp<int64_t>(band.right < 0 ? p.nk : at + band.right + 1, 0, p.nk);
   const int64_t lo = std::clamp<int64_t>(band.left < 0 ? 0 : at - band.left, 0, hi);
   return {{0, lo}, {std::min(band.sink, lo), hi}};
 }

@@ -15,8 +15,8 @@ class PairRows {
 
   int64_t keys() const { return keys_; }
   int64_t words() const { return (keys_ + 63) / 64; }
-  // Keys that query i reads: tokens, like i. Valid until the next call. Fast when i moves inside one
-  // tile row.
+  // Keys that query i reads: tokens, like i. Valid until the next call. Fast when i moves inside
+  // one tile row.
   const uint64_t* row(int64_t b, int64_t h, int64_t i);
 
  private:

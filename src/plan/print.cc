@@ -85,7 +85,8 @@ std::string describe(const Plan& plan) {
     const std::string source =
         b.source.kind == SourceKind::raw ? "raw" : fmt::format("pooled by {}", b.source.block);
     s += fmt::format("  branch {}: {}{}; {}; {}; {}{}; {}\n", i, source, order_text(b.order),
-                     cover_text(b), rule_text(b.rule), norm_text(b.norm), score_text(b.score), b.numeric);
+                     cover_text(b), rule_text(b.rule), norm_text(b.norm), score_text(b.score),
+                     b.numeric);
   }
   const Cost c = cost(plan);
   s += fmt::format("  density {:.4f} of {:.4g} pairs, {:.4g} FLOP in {:.0f} tiles\n", c.density(),

@@ -25,8 +25,8 @@ class Checker {
     norm();
     const std::vector<std::string>& known = numerics();
     if (std::find(known.begin(), known.end(), b_.numeric) == known.end())
-      refuse(fmt::format("numeric '{}' is unknown; accepted: {}", b_.numeric,
-                         fmt::join(known, ", ")));
+      refuse(
+          fmt::format("numeric '{}' is unknown; accepted: {}", b_.numeric, fmt::join(known, ", ")));
   }
 
  private:

@@ -36,14 +36,14 @@ struct Clusters {
 };
 
 // Lloyd's algorithm, Euclidean, from `clusters` distinct random tokens (all tokens if there are
-// fewer): a token goes to the nearest centroid (the first of several), a centroid to the mean of its
-// tokens; one without tokens stays. At most `iterations` times both. Labels are those of the last
-// assignment, centroids the means of these labels.
+// fewer): a token goes to the nearest centroid (the first of several), a centroid to the mean of
+// its tokens; one without tokens stays. At most `iterations` times both. Labels are those of the
+// last assignment, centroids the means of these labels.
 Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed);
 
 // Sparse VideoGen2 (arXiv 2505.18875): what a query at a centroid gives to each key cluster,
-// tokens * e^logit over their sum. [batch, heads, query clusters, key clusters]; a logit that is NaN
-// counts as none.
+// tokens * e^logit over their sum. [batch, heads, query clusters, key clusters]; a logit that is
+// NaN counts as none.
 BlockScores cluster_mass(const Ctx& ctx, const Problem& p, const Clusters& queries,
                          const Clusters& keys);
 
@@ -67,8 +67,8 @@ Plan routing(const Ctx& ctx, const Inputs& x, const Routing& how);
 // Reformer (arXiv 2001.04451): argmax of [x R, -x R], R random normal [d, buckets / 2].
 Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed);
 
-// LSH attention: in each round keys stand by (bucket, position) in chunks; a query, standing where a
-// key of its bucket and position would, reads the keys of its bucket in its chunk and the one
+// LSH attention: in each round keys stand by (bucket, position) in chunks; a query, standing where
+// a key of its bucket and position would, reads the keys of its bucket in its chunk and the one
 // before. Rounds are united, each key once. A query reads itself where self_always, else only if
 // it reads nothing else.
 struct Lsh {
@@ -79,8 +79,7 @@ Plan lsh_attention(const Ctx& ctx, const Inputs& x, const Lsh& how);
 
 // HyperAttention (arXiv 2310.05869): the sign bits of x R as a number. Rank: its place in the Gray
 // code, where neighbours differ in one bit; gray_of_bits: the Gray code of it (the authors' table).
-Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits,
-               int64_t seed);
+Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits, int64_t seed);
 
 // Sorted blocks and a sample for the rest, as branches of one softmax. Keys and queries stand by
 // rank; the n-th block of queries reads the n-th block of keys and, of `samples` places drawn with
@@ -96,15 +95,15 @@ Plan hyper(const Ctx& ctx, const Inputs& x, const Hyper& how);
 // --- maps ----------------------------------------------------------------------------------------
 
 // SEA (arXiv 2310.01777): a map [1|batch, 1|heads, nq, columns] of estimated attention in which
-// column c stands for the keys j < n with floor((j + 0.5) / n * columns - 1e-4) = c, n the keys that
-// the query sees. A query keeps the max(1, round(heads * keys * columns / n)) best columns of all its
-// heads together, and reads the keys they stand for.
+// column c stands for the keys j < n with floor((j + 0.5) / n * columns - 1e-4) = c, n the keys
+// that the query sees. A query keeps the max(1, round(heads * keys * columns / n)) best columns of
+// all its heads together, and reads the keys they stand for.
 Plan compressed_map(const Ctx& ctx, const Inputs& x, const Tensor& map, int64_t keys);
 
 // --- sorting -------------------------------------------------------------------------------------
 
-// PBS-Attn (arXiv 2510.21270): inside each whole segment keys stand by falling mean probability that
-// the last `probe` queries give them, softmax over the keys of whole segments, no causal mask.
+// PBS-Attn (arXiv 2510.21270): inside each whole segment keys stand by falling mean probability
+// that the last `probe` queries give them, softmax over the keys of whole segments, no causal mask.
 std::shared_ptr<const Permutation> by_importance(const Ctx& ctx, const Inputs& x, int64_t segment,
                                                  int64_t probe);
 

@@ -35,8 +35,7 @@ bool allowed(const Plan& plan, const Branch& br, int64_t b, int64_t h, int64_t i
   if (outside(br.rule.window, pos_k, pos_q)) return false;
   if (br.rule.mask && !br.rule.mask->get(b, h, i, j)) return false;
   if (!cover) return true;
-  if (br.cover.kind == CoverKind::band && !br.order)
-    return !outside(br.cover.band, pos_k, pos_q);
+  if (br.cover.kind == CoverKind::band && !br.order) return !outside(br.cover.band, pos_k, pos_q);
   const auto place = [&](const Permutation* o, int64_t token) {
     if (!o) return token;
     const uint32_t* row = o->row(b, h, p.heads);
@@ -160,8 +159,8 @@ TEST(Plan, LoweringKeepsThePairsAndMarksTheBoundary) {
             };
             for (int64_t i = r * l.bq; i < std::min((r + 1) * l.bq, p.nq); ++i)
               for (int64_t j = col * l.bk; j < std::min((col + 1) * l.bk, source_keys(p, br)); ++j)
-                ASSERT_TRUE(allowed(after, br, b, h, token(br.order.queries, i),
-                                    token(br.order.keys, j)))
+                ASSERT_TRUE(
+                    allowed(after, br, b, h, token(br.order.queries, i), token(br.order.keys, j)))
                     << "an interior tile needs no mask";
           }
         }

@@ -79,8 +79,7 @@ TEST(Order, KmeansDescendsToMeansOfNearestTokens) {
   // Converged: every token is with its nearest centroid.
   const order::Clusters c = order::kmeans({2, nullptr}, d.x.k, 17, 1000, 3);
   for (int64_t i = 0; i < 301; ++i) {
-    const double own =
-        distance(at(d.x.k, 0, 0, i), c.row(0, 0) + c.labels.row(0, 0)[i] * 24, 24);
+    const double own = distance(at(d.x.k, 0, 0, i), c.row(0, 0) + c.labels.row(0, 0)[i] * 24, 24);
     for (int n = 0; n < 17; ++n)
       ASSERT_LE(own, distance(at(d.x.k, 0, 0, i), c.row(0, 0) + n * 24, 24) + 1e-3);
   }

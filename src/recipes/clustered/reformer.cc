@@ -35,8 +35,9 @@ REGARD_DEFINE_RECIPE(reformer) {
               "Random rotations hash queries and keys to buckets. Keys are sorted by bucket and "
               "position and cut into chunks; a query reads the keys of its bucket in its own chunk "
               "and the one before. Several rounds of hashing are united.",
-          .when = "Models trained with it, where keys are the normalised queries. Elsewhere queries "
-                  "and keys seldom share a bucket and most of the attention is lost.",
+          .when =
+              "Models trained with it, where keys are the normalised queries. Elsewhere queries "
+              "and keys seldom share a bucket and most of the attention is lost.",
           .cost = "Hashes: n * n_buckets / 2 * dk a round, for queries and keys. Then about "
                   "n_hashes * chunk / 2 keys a query, gathered one by one.",
           .differs =

@@ -29,8 +29,9 @@ REGARD_DEFINE_RECIPE(routing_transformer) {
           .name = "routing_transformer",
           .title = "Routing Transformer: balanced k-means clusters",
           .family = "clustered",
-          .paper = "Roy et al., Efficient Content-Based Sparse Attention with Routing Transformers, "
-                   "TACL 2021, arXiv 2003.05997",
+          .paper =
+              "Roy et al., Efficient Content-Based Sparse Attention with Routing Transformers, "
+              "TACL 2021, arXiv 2003.05997",
           .year = 2020,
           .phase = "prefill",
           .summary =

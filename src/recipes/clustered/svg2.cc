@@ -49,7 +49,8 @@ REGARD_DEFINE_RECIPE(svg2) {
               "replacement, here they are distinct; they warm-start later steps with 2 "
               "iterations; their converged centroids may be one update old, here centroids are "
               "always the means of the labels. First layers and steps that they leave dense are "
-              "the caller's. Made without causality; with it, masked pairs are left out afterwards.",
+              "the caller's. Made without causality; with it, masked pairs are left out "
+              "afterwards.",
           .needs = {"single"},
           .twin = "top_p_kmeans=2",
       },

@@ -19,11 +19,9 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const TileBits own = keep::where(x.problem, b, b, 1, [&](int64_t, int64_t q, int64_t k) {
     return q >= 0 && q * b64 / segment == k * b64 / segment;
   });
-  const auto scores = row_softmax(
-      without(estimate::pooled_means(ctx, x, b, b, keys.get()), own));
+  const auto scores = row_softmax(without(estimate::pooled_means(ctx, x, b, b, keys.get()), own));
   TileBits kept = own | select(ctx, scores, {.amount = p.threshold});
-  if (p.force_select_first_block)
-    kept = kept | order::blocks_of(x.problem, b, b, *keys, 0);
+  if (p.force_select_first_block) kept = kept | order::blocks_of(x.problem, b, b, *keys, 0);
   return Plan::tiles(x.problem, b, b, kept).order({nullptr, keys});
 }
 
@@ -44,8 +42,9 @@ REGARD_DEFINE_RECIPE(pbs) {
               "attention that the last queries give them, so that important ones share blocks. "
               "Mean query and mean key choose blocks of earlier segments until `threshold` of the "
               "estimate is covered; the own segment is always read.",
-          .when = "Prefill of long prompts where a few tokens of every stretch matter; fewer blocks "
-                  "than unsorted block selection at the same share.",
+          .when =
+              "Prefill of long prompts where a few tokens of every stretch matter; fewer blocks "
+              "than unsorted block selection at the same share.",
           .cost = "Probe: block_size * nk * dk a head, a sort a segment, scores 1 / block^2 of a "
                   "QK product. Then the kept blocks, gathered in sorted order.",
           .differs =

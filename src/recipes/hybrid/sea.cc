@@ -35,8 +35,9 @@ REGARD_DEFINE_RECIPE(sea) {
               "mean of the values.",
           .when = "Models distilled with it. The map comes from the model's estimator: here it is "
                   "an input.",
-          .cost = "Of the map: its network, outside. Then about top_k keys a query and head, and one "
-                  "dense pass for the mean.",
+          .cost =
+              "Of the map: its network, outside. Then about top_k keys a query and head, and one "
+              "dense pass for the mean.",
           .differs =
               "Certain from paper and code: budget, competition of heads, widening of columns with "
               "its rounding, gates on the sparse result and on the running mean. The estimator "
@@ -48,8 +49,9 @@ REGARD_DEFINE_RECIPE(sea) {
           .twin = "",
       },
       plan,
-      {param("map", &Params::map,
-             "estimated attention [1|batch, 1|heads, queries, columns], from the model's estimator"),
+      {param(
+           "map", &Params::map,
+           "estimated attention [1|batch, 1|heads, queries, columns], from the model's estimator"),
        param("gates", &Params::gates,
              "factors of the sparse result and of the running mean [1|batch, 1|heads, queries, 2]"),
        param("top_k", &Params::top_k, 1, 1e12, "keys a query and head, on average over heads")});

@@ -35,8 +35,8 @@ Plan compressed_map(const Ctx& ctx, const Inputs& x, const Tensor& map, int64_t 
         std::nearbyint(double(p.heads) * double(keys) * double(columns) / double(n));
     const double most = double(p.heads * columns);
     std::vector<char> kept(row.size(), 0);
-    for (const int64_t c : top_indices(row.data(), int64_t(row.size()),
-                                       int64_t(std::clamp(budget, 1.0, most))))
+    for (const int64_t c :
+         top_indices(row.data(), int64_t(row.size()), int64_t(std::clamp(budget, 1.0, most))))
       kept[size_t(c)] = 1;
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t j = 0; j < n; ++j) {

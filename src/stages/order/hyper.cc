@@ -162,8 +162,7 @@ Plan leaves(const Problem& p, int64_t leaf, const std::vector<Level>& levels) {
     const int64_t from = *(std::upper_bound(cuts.begin(), cuts.end(), position) - 1);
     if (from != opened) {
       std::vector<uint32_t>& list = lists.open(0);
-      for (int64_t j = from; j < std::min(from + leaf, p.nk); ++j)
-        list.push_back(uint32_t(j));
+      for (int64_t j = from; j < std::min(from + leaf, p.nk); ++j) list.push_back(uint32_t(j));
       opened = from;
     }
     lists.reads_last(0, i);

@@ -92,8 +92,7 @@ class Lloyd {
 
 }  // namespace
 
-Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations,
-                int64_t seed) {
+Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed) {
   const StageTimer timer(ctx, "order.kmeans");
   const int64_t batch = x.size[0], heads = x.size[1], n = x.size[2];
   Clusters out;

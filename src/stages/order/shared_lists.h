@@ -1,5 +1,5 @@
-// Lists of single keys, each read by some of the rows (one row a query place). Layer: stages. Nobody
-// but the bodies of stages includes this.
+// Lists of single keys, each read by some of the rows (one row a query place). Layer: stages.
+// Nobody but the bodies of stages includes this.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -12,7 +12,10 @@ namespace regard::order {
 class SharedLists {
  public:
   SharedLists(int64_t batch, int64_t heads, int64_t rows)
-      : batch_(batch), heads_(heads), rows_(rows), heads_lists_(size_t(batch * heads)),
+      : batch_(batch),
+        heads_(heads),
+        rows_(rows),
+        heads_lists_(size_t(batch * heads)),
         list_of_(size_t(batch * heads * rows)) {}
 
   // A new, empty list of head `bh` (counted over batch and heads); keys are to rise.

@@ -84,8 +84,7 @@ BlockScores sinkhorn(BlockScores scores, int64_t iterations, double temperature)
     for (int64_t h = 0; h < scores.heads; ++h) {
       float* head = scores.row(b, h, 0);
       for (int64_t it = 0; it < iterations; ++it) {
-        for (int64_t r = 0; r < scores.rows; ++r)
-          normalise(head + r * scores.cols, scores.cols, 1);
+        for (int64_t r = 0; r < scores.rows; ++r) normalise(head + r * scores.cols, scores.cols, 1);
         for (int64_t c = 0; c < scores.cols; ++c) normalise(head + c, scores.rows, scores.cols);
       }
     }

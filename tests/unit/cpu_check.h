@@ -45,10 +45,9 @@ inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_
   return p;
 }
 
-struct Tensors {
+struct Qkv {
   Tensor q, k, v;
-  Tensors(Rng& g, const Problem& p, DType kt = DType::f32, DType vt = DType::f32,
-          DType qt = DType::f32)
+  Qkv(Rng& g, const Problem& p, DType kt = DType::f32, DType vt = DType::f32, DType qt = DType::f32)
       : q(random_tensor(g, {p.batch, p.heads, p.nq, p.dk}, qt)),
         k(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dk}, kt)),
         v(random_keys(g, {p.batch, p.kv_heads, p.nk, p.dv}, vt)) {}
@@ -127,7 +126,7 @@ inline void check(const Plan& plan, const View& q, const View& k, const View& v,
   judge(plan, q, k, v, run("cpu", plan, q, k, v, type, threads));
 }
 
-inline void check(const Plan& plan, const Tensors& t, DType out = DType::f32, int threads = 1) {
+inline void check(const Plan& plan, const Qkv& t, DType out = DType::f32, int threads = 1) {
   check(plan, t.q.view, t.k.view, t.v.view, out, threads);
 }
 

@@ -26,9 +26,9 @@ TEST_P(Decode, RowsAndKeys) {
   for (int64_t rows = 1; rows <= 17; ++rows)  // 17: the packed kernel
     for (int64_t nk : {1, 15, 16, 17, 31, 33, 63, 64, 65, 131}) {
       const Problem group = problem(rows, 1, 1, nk, 32, 48);
-      check(Plan::all(group).causal(), Tensors(g, group, DType::f16, DType::bf16));
+      check(Plan::all(group).causal(), Qkv(g, group, DType::f16, DType::bf16));
       const Problem queries = problem(1, 1, rows, nk, 16, 21);
-      check(Plan::all(queries).causal(), Tensors(g, queries, DType::bf16, DType::f16));
+      check(Plan::all(queries).causal(), Qkv(g, queries, DType::bf16, DType::f16));
     }
 }
 
@@ -36,7 +36,7 @@ TEST_P(Decode, HeadSizes) {
   for (int64_t d : {1, 7, 8, 16, 24, 40, 64, 72, 80, 96, 128, 136, 256, 320, 576})
     for (int64_t heads : {1, 2, 3, 4, 7}) {
       const Problem p = problem(heads, 1, 1, 77, d, d);
-      check(Plan::all(p), Tensors(g, p, DType::f16, DType::f16));
+      check(Plan::all(p), Qkv(g, p, DType::f16, DType::f16));
     }
 }
 
@@ -45,7 +45,7 @@ TEST_P(Decode, Types) {
     for (DType vt : kTypes)
       for (int64_t heads : {1, 4, 6}) {
         const Problem p = problem(heads, 1, 2, 83, 64, 96);
-        check(Plan::all(p).causal(), Tensors(g, p, kt, vt));
+        check(Plan::all(p).causal(), Qkv(g, p, kt, vt));
       }
 }
 
@@ -62,7 +62,7 @@ TEST_P(Decode, ColumnsBandsAndTiles) {
     for (DType t : {DType::f16, DType::q8_0, DType::q4_1})
       for (int64_t nq : {1, 3}) {
         const Problem p = problem(4, 2, nq, 211, 32, 64);
-        const Tensors x(g, p, t, t);
+        const Qkv x(g, p, t, t);
         for (const char* numeric : {"f32", "int16"}) {
           const bool exact = numeric[0] == 'f';
           Plan columns = random_columns(g, p, int(nq), keys).causal();
@@ -93,7 +93,7 @@ TEST_P(Decode, ScoresNormsAndMasks) {
         if (norm == NormKind::softmax_sink) n.sink = {0.5f, -2.0f, 4.0f, -kInfinity};
         n.shift = norm == NormKind::sigmoid ? -2.0f : 0.0f;
         SCOPED_TRACE(kind * 10 + int(norm));
-        const Tensors x(g, p, t, t);
+        const Qkv x(g, p, t, t);
         const Score s = random_score(g, p, p.nk, kind);
         check(Plan::all(p).causal().score(s).norm(n), x, DType::f32, 3);
         check(Plan::all(p).mask(random_mask(g, p, p.nk)).score(s).norm(n), x);
@@ -102,12 +102,12 @@ TEST_P(Decode, ScoresNormsAndMasks) {
 
 TEST_P(Decode, RowsWithoutKeysAndHugeScores) {
   const Problem late = problem(2, 1, 8, 3, 16, 16);  // the first five queries see nothing
-  check(Plan::all(late).causal(), Tensors(g, late));
+  check(Plan::all(late).causal(), Qkv(g, late));
   for (float scale : {1e4f, 1e30f, 1e-6f, 0.0f, -3.0f}) {
     Problem p = problem(3, 1, 2, 140, 32, 32);
     p.scale = scale;
-    check(Plan::all(p).causal(), Tensors(g, p));
-    const Tensors x(g, p, DType::q8_0, DType::q8_0);
+    check(Plan::all(p).causal(), Qkv(g, p));
+    const Qkv x(g, p, DType::q8_0, DType::q8_0);
     check(Plan::all(p).causal(), x);
     if (scale >= 1e4f) continue;  // errors of a score are errors of its exponent
     const Result want = run("ref", Plan::all(p), x.q.view, x.k.view, x.v.view, DType::f64);
@@ -124,7 +124,7 @@ TEST_P(Decode, PoisonStaysWhereItIsRead) {
     for (int64_t at : {0, 60, 100, 149}) {
       const Problem p = problem(2, 1, 4, 150, 16, 16);
       for (int which = 0; which < 3; ++which) {
-        Tensors t(g, p);
+        Qkv t(g, p);
         if (which == 0) cell(t.q, 0, 1, 2, 3) = bad;
         if (which == 1) cell(t.k, 0, 0, at, 2) = bad;
         if (which == 2) cell(t.v, 0, 0, at, 7) = bad;
@@ -144,7 +144,7 @@ TEST_P(Decode, PoisonedSteps) {
       for (int which = 0; which < 2; ++which)
         for (const char* numeric : {"f32", "int16"}) {
           const Problem p = problem(2, 1, 4, 150, 32, 64);
-          Tensors t(g, p, DType::q8_0, DType::q4_0);
+          Qkv t(g, p, DType::q8_0, DType::q4_0);
           std::memcpy((which ? t.v : t.k).view.at(0, 0, at), &bad, 2);
           const Plan plan = Plan::band(p, 12, 0, 3).numeric(numeric);
           SCOPED_TRACE(testing::Message() << bad << ' ' << at << ' ' << which << numeric);
@@ -183,7 +183,7 @@ TEST_P(Decode, Int16IsFarMoreAccurateThan8BitQueries) {
         for (int64_t nk : {65, 203}) {
           if (info(kt).block == 1) continue;
           const Problem p = problem(heads, 1, 2, nk, 64, 96);
-          const Tensors t(g, p, kt, vt);
+          const Qkv t(g, p, kt, vt);
           const Plan plan = Plan::all(p).causal();
           const auto ref = [&](const Tensor& q) {
             return run("ref", plan, q.view, t.k.view, t.v.view, DType::f64);
@@ -207,7 +207,7 @@ TEST_P(Decode, ThreadsChangeNoBit) {
   for (const char* numeric : {"f32", "int16"})
     for (int64_t nq : {1, 4}) {
       const Problem p = problem(8, 2, nq, nk, 64, 64);
-      const Tensors t(g, p, DType::q8_0, nq == 1 ? DType::q8_0 : DType::f16);
+      const Qkv t(g, p, DType::q8_0, nq == 1 ? DType::q8_0 : DType::f16);
       for (const Plan& base : {Plan::all(p).causal(), random_columns(g, p, int(nq), nk / 2)}) {
         const Plan plan = Plan(base).numeric(numeric);
         const Result one = run("cpu", plan, t.q.view, t.k.view, t.v.view, DType::f32, 1);
@@ -227,7 +227,7 @@ TEST_P(Decode, Strides) {
   for (DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0}) {
     const int64_t heads = 3, nk = 70, d = 64;
     const Problem p = problem(6, heads, 2, nk, d, d);
-    const Tensors dense(g, p, type, type);
+    const Qkv dense(g, p, type, type);
     const int64_t row = d / info(type).block * info(type).bytes, token = heads * row + 5;
     std::vector<char> mem[2];
     View views[2] = {dense.k.view, dense.v.view};

@@ -49,7 +49,7 @@ class Cpu : public testing::TestWithParam<Machine> {
 INSTANTIATE_TEST_SUITE_P(Targets, Cpu, testing::ValuesIn(machines()),
                          [](const auto& i) { return i.param.target + "_" + i.param.numeric; });
 
-void expect_right(const Plan& plan, const Tensors& t, DType out = DType::f32, int threads = 1) {
+void expect_right(const Plan& plan, const Qkv& t, DType out = DType::f32, int threads = 1) {
   check(in_numeric(plan), t.q.view, t.k.view, t.v.view, out, threads);
 }
 
@@ -57,7 +57,7 @@ TEST_P(Cpu, TokenCountsAroundTiles) {
   for (int64_t nq : {1, 2, 3, 5, 11, 12, 13, 37})
     for (int64_t nk : {1, 15, 16, 17, 31, 63, 64, 65, 127, 128, 131}) {
       const Problem p = problem(3, 1, nq, nk, 19, 23);
-      const Tensors t(g, p);
+      const Qkv t(g, p);
       expect_right(Plan::all(p), t);
       expect_right(Plan::all(p).causal(), t);
     }
@@ -78,7 +78,7 @@ TEST_P(Cpu, HeadSizes) {
                                                         {576, 512},
                                                         {17, 576}}) {
     const Problem p = problem(2, 1, 23, 71, dk, dv);
-    expect_right(Plan::all(p).causal(), Tensors(g, p));
+    expect_right(Plan::all(p).causal(), Qkv(g, p));
   }
 }
 
@@ -86,17 +86,17 @@ TEST_P(Cpu, Groups) {
   for (int64_t heads : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32})
     for (int64_t nq : {1, 3}) {
       const Problem p = problem(heads, 1, nq, 97, 16, 16);
-      expect_right(Plan::all(p).causal(), Tensors(g, p));
+      expect_right(Plan::all(p).causal(), Qkv(g, p));
     }
   const Problem p = problem(250, 1, 2, 70, 8, 8);  // a group larger than a row tile
-  expect_right(Plan::all(p).causal(), Tensors(g, p));
+  expect_right(Plan::all(p).causal(), Qkv(g, p));
   const Problem b = problem(6, 3, 20, 70, 8, 8, 3);
-  expect_right(Plan::all(b).causal(), Tensors(g, b));
+  expect_right(Plan::all(b).causal(), Qkv(g, b));
 }
 
 TEST_P(Cpu, ManyRowTiles) {
   const Problem p = problem(4, 2, small() ? 70 : 301, small() ? 130 : 517, 24, 40, 2);
-  const Tensors t(g, p);
+  const Qkv t(g, p);
   expect_right(Plan::all(p).causal(), t, DType::f32, 2);
   expect_right(Plan::band(p, 50, 0, 4), t, DType::f32, 2);
   expect_right(Plan::band(p, 20, 10, 100), t, DType::f32, 2);
@@ -108,7 +108,7 @@ TEST_P(Cpu, KeyAndValueTypes) {
   for (DType kt : types)
     for (DType vt : types) {
       const Problem p = problem(4, 2, 9, 77, 64, 32);
-      expect_right(Plan::all(p).causal(), Tensors(g, p, kt, vt));
+      expect_right(Plan::all(p).causal(), Qkv(g, p, kt, vt));
     }
 }
 
@@ -116,7 +116,7 @@ TEST_P(Cpu, QueryAndOutputTypes) {
   for (DType qt : {DType::f32, DType::f16, DType::bf16})
     for (DType ot : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
       const Problem p = problem(2, 1, 14, 77, 41, 37);
-      expect_right(Plan::all(p).causal(), Tensors(g, p, DType::f16, DType::bf16, qt), ot);
+      expect_right(Plan::all(p).causal(), Qkv(g, p, DType::f16, DType::bf16, qt), ot);
     }
 }
 
@@ -125,7 +125,7 @@ TEST_P(Cpu, RandomPlans) {
     Problem p = random_problem(g);
     const Plan plan = random_plan(g, p);
     SCOPED_TRACE(describe(plan));
-    expect_right(plan, Tensors(g, p), DType::f32, int(pick(g, 1, 3)));
+    expect_right(plan, Qkv(g, p), DType::f32, int(pick(g, 1, 3)));
   }
 }
 
@@ -133,7 +133,7 @@ TEST_P(Cpu, TilesAndColumns) {
   for (auto [bq, bk] : std::vector<std::pair<int, int>>{
            {64, 64}, {128, 128}, {32, 16}, {64, 24}, {13, 7}, {16, 1}, {1, 1}}) {
     const Problem p = problem(4, 2, small() ? 67 : 200, small() ? 150 : 333, 24, 16);
-    const Tensors t(g, p);
+    const Qkv t(g, p);
     for (int64_t heads : {1, 2, 4}) {
       TileBits bits(1, heads, (p.nq + bq - 1) / bq, (p.nk + bk - 1) / bk);
       for (int64_t h = 0; h < heads; ++h)
@@ -149,7 +149,7 @@ TEST_P(Cpu, Segments) {
   Problem p = problem(2, 1, 50, 120, 16, 16);
   p.cu_q = {0, 7, 7, 30, 50};
   p.cu_k = {0, 30, 41, 60, 120};
-  const Tensors t(g, p);
+  const Qkv t(g, p);
   expect_right(Plan::all(p).causal(), t);
   expect_right(Plan::band(p, 5, 0), t);
   Score alibi;
@@ -165,7 +165,7 @@ TEST_P(Cpu, ScoresAndNorms) {
       n.kind = norm;
       if (norm == NormKind::softmax_sink) n.sink = {0.5f, -2.0f, 4.0f, -kInfinity};
       n.shift = norm == NormKind::sigmoid ? -2.0f : 0.0f;
-      const Tensors t(g, p);
+      const Qkv t(g, p);
       SCOPED_TRACE(kind * 10 + int(norm));
       const Score s = random_score(g, p, p.nk, kind);
       expect_right(Plan::all(p).causal().score(s).norm(n), t);
@@ -176,7 +176,7 @@ TEST_P(Cpu, ScoresAndNorms) {
 TEST_P(Cpu, ScoresOnPooledAndGatheredKeys) {
   for (int kind = 0; kind < 16; ++kind) {
     const Problem p = problem(2, 1, 15, 100, 8, 8);
-    const Tensors t(g, p);
+    const Qkv t(g, p);
     SCOPED_TRACE(kind);
     expect_right(Plan::all(p).pooled(7).causal().score(random_score(g, p, 15, kind & ~2)),
                  t);  // no alibi
@@ -193,7 +193,7 @@ TEST_P(Cpu, ScoresOnPooledAndGatheredKeys) {
 
 TEST_P(Cpu, RowsWithoutKeys) {
   Problem p = problem(2, 1, 40, 20, 8, 8);  // the first 20 queries see nothing
-  const Tensors t(g, p);
+  const Qkv t(g, p);
   expect_right(Plan::all(p).causal(), t);
   const Result r = run("cpu", in_numeric(Plan::all(p).causal()), t.q.view, t.k.view, t.v.view);
   EXPECT_EQ(element(r.out, 0, 0, 0, 0), 0);
@@ -228,9 +228,9 @@ TEST_P(Cpu, PoisonStaysWhereItIsRead) {
   const float nan = std::nanf("");
   for (float bad : {nan, kInfinity, -kInfinity}) {
     const Problem p = problem(2, 1, 40, 150, 16, 16);
-    Tensors t(g, p);
+    Qkv t(g, p);
     cell(t.v, 0, 0, 140, 7) = bad;  // read by causal rows from 30 on
-    Tensors meant = t;              // int8 has no level for an infinity: it counts as NaN
+    Qkv meant = t;                  // int8 has no level for an infinity: it counts as NaN
     meant.q = copy(t.q), meant.k = copy(t.k);
     const float level = numeric == "int8" ? nan : bad;
     cell(t.q, 0, 1, 5, 3) = bad, cell(meant.q, 0, 1, 5, 3) = level;
@@ -254,7 +254,7 @@ TEST_P(Cpu, HugeAndTinyScores) {
     Problem p = problem(2, 1, 13, 140, 16, 16);
     p.scale = scale;
     SCOPED_TRACE(scale);
-    const Tensors t(g, p);
+    const Qkv t(g, p);
     if (numeric == "int8" && scale >= 1e4f) {
       // Which of two close keys wins is decided by rounding: that some key does is what is left.
       const Result r = run("cpu", in_numeric(Plan::all(p)), t.q.view, t.k.view, t.v.view);
@@ -316,7 +316,7 @@ TEST_P(Cpu, ThreadsChangeNoBit) {
   const int64_t nk = small() ? 1500 : 6000;
   for (int64_t nq : {1, 5, 70}) {
     const Problem p = problem(6, 2, nq, nk, 32, 32);
-    const Tensors t(g, p, DType::f16, DType::q8_0);
+    const Qkv t(g, p, DType::f16, DType::q8_0);
     const Plan plan = in_numeric(Plan::all(p).causal());
     const Result one = run("cpu", plan, t.q.view, t.k.view, t.v.view, DType::f32, 1);
     for (int threads : {2, 3, 8}) {
@@ -331,7 +331,7 @@ TEST_P(Cpu, ThreadsChangeNoBit) {
 // Keys cut in pieces, each finished as a Partial and merged, against one pass.
 TEST_P(Cpu, PartialsOfPiecesMergeToTheWhole) {
   const Problem p = problem(2, 1, 20, 200, 16, 16);
-  const Tensors t(g, p);
+  const Qkv t(g, p);
   std::vector<Plan> pieces;
   for (int n = 0; n < 3; ++n) {
     TileBits bits(1, 1, 2, 25);
@@ -359,7 +359,7 @@ TEST(CpuNumeric, ErrorsAreOfTheirSize) {
   Rng g{3};
   const Problem p = problem(4, 2, 60, 700, 64, 64);
   for (DType type : {DType::f16, DType::q8_0}) {
-    const Tensors t(g, p, type, type);
+    const Qkv t(g, p, type, type);
     const Plan plan = Plan::all(p).causal();
     const Result want = run("ref", plan, t.q.view, t.k.view, t.v.view, DType::f64);
     const auto error = [&](const char* name) {

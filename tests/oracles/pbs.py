@@ -12,8 +12,8 @@ def permutation(q, keys, segment, probe):
     if whole:
         mass = softmax(q[-probe:] @ keys[:whole].T * q.shape[-1] ** -0.5).mean(0)
         for first in range(0, whole, segment):
-            order[first : first + segment] = first + np.argsort(
-                -mass[first : first + segment], kind="stable")
+            own = mass[first : first + segment]
+            order[first : first + segment] = first + np.argsort(-own, kind="stable")
     return order
 
 
@@ -36,8 +36,7 @@ def kept(q, k, v, threshold=0.9, block_size=128, segment_size=256, force_select_
         s = block_means(query, b) @ block_means(keys[order], b).T * q.shape[-1] ** -0.5
         s = np.where((cols * b <= last[:, None]) & ~own, s, -np.inf)
         p = softmax(s)
-        best = np.argsort(-p, 1, kind="stable")
-        sorted_p = np.take_along_axis(p, best, 1)
+        best, sorted_p = np.argsort(-p, 1, kind="stable"), -np.sort(-p, 1)
         keep = np.zeros_like(own)
         np.put_along_axis(keep, best, sorted_p.cumsum(1) - sorted_p < threshold, 1)
         keep = own | (keep & np.isfinite(s).any(1, keepdims=True))

@@ -129,7 +129,7 @@ def test_errors_say_why(lib, tensors):
         assert status == -1 and words in lib.regard_error().decode(), lib.regard_error()
 
     p, b = problem(lib, heads=4, kv_heads=3, nq=4, nk=4, dk=8, dv=8), branch(lib)
-    says("kv", lib.regard_plan_create(c.byref(p), c.byref(b), 1, ONLY, None, c.byref(plan)))
+    says("KV heads", lib.regard_plan_create(c.byref(p), c.byref(b), 1, ONLY, None, c.byref(plan)))
     assert plan.value is None
     p.kv_heads, b.struct_size = 2, 3
     says("3 bytes", lib.regard_plan_create(c.byref(p), c.byref(b), 1, ONLY, None, c.byref(plan)))

@@ -138,8 +138,8 @@ def test_errors_say_why(lib, tensors):
     b = branch(lib, cover=TILES, bq=16, bk=16, start=start.ctypes.data, index=index.ctypes.data)
     says("", lib.regard_plan_create(c.byref(p), c.byref(b), 1, ONLY, None, c.byref(plan)))
     assert lib.regard_error()
-    says("no method", lib.regard_plan_method(b"dense2", c.byref(t), 1, c.c_float(float("nan")),
-                                             c.byref(plan)))
+    says("unknown", lib.regard_plan_method(b"dense2", c.byref(t), 1, c.c_float(float("nan")),
+                                           c.byref(plan)))
     b = branch(lib)
     assert lib.regard_plan_create(c.byref(p), c.byref(b), 1, ONLY, None, c.byref(plan)) == 0
     says("the plan is for", lib.regard_attend(plan, c.byref(t), None, None))

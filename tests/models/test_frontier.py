@@ -129,7 +129,7 @@ def test_the_profile_is_used_head_by_head(lab):
         for head, m in enumerate(heads):
             density = row["density_by_head"][int(layer)][head]
             seen.add(m)
-            assert density == pytest.approx(1, abs=1e-4) if m in dense else density <= 1
+            assert density == pytest.approx(1, abs=1e-4) if m in dense else density < 1 + 1e-4
     assert len(seen) > 1  # heads do differ
     assert "x less attention time" in lab.search.stdout
 
@@ -195,7 +195,12 @@ def test_rows_of_another_run_are_not_mixed(lab):
     before = (lab.out / "rows.jsonl").read_bytes()
     for change, word in ((["--seed", 3], "seed"), (["--ubatch", 128], "ubatch"),
                          (["--threads", 1], "threads")):
-        done = regard(*lab.args, *change)
+        args = list(lab.args)
+        if change[0] in args:
+            args[args.index(change[0]) + 1] = change[1]
+        else:
+            args += change
+        done = regard(*args)
         assert done.returncode == 1 and word in done.stderr and "another --out" in done.stderr
     assert (lab.out / "rows.jsonl").read_bytes() == before
 
@@ -277,29 +282,31 @@ def test_capture_is_read_by_plan_and_explain(lab, tmp_path):
     assert regard(*args).returncode == 0  # layer 14 again, layer 0 kept
     kept = out / "layer-000.safetensors"
     assert kept.stat().st_mtime_ns == times[kept]
-    other = regard(*args[:-2], "--threads", 2, "--ctx", 256)
+    other = regard(*[256 if a == 512 else a for a in args])
     assert other.returncode == 1 and "another run" in other.stderr
 
 
 def test_capture_rotates_as_the_model_does(lab, tmp_path):
-    """q and k after rotation are those before, turned by rotary positions (neighbouring or
-    half-split pairs), which numpy does here; norms of pairs do not change."""
+    """q and k after rotation are those before, turned: the first position stays, others do not, and
+    no row's norm changes (k comes from the cache, in f16)."""
     numpy = pytest.importorskip("numpy")
     out = tmp_path / "qkv"
     done = regard("capture", MODEL, lab.text, "--layers", "3", "--heads", "1,8", "--ctx", 256,
-                  "--ubatch", 128, "--out", out, "--kv", "f32", "--threads", 2)
+                  "--ubatch", 128, "--out", out, "--threads", 2)
     assert done.returncode == 0, done.stderr
     raw = (out / "layer-003.safetensors").read_bytes()
     n = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:8 + n])
-    x = {k: numpy.frombuffer(raw[8 + n:][slice(*h["data_offsets"])], "<f4").reshape(h["shape"])
-         for k, h in header.items() if k != "__metadata__"}
+    types = {"F32": "<f4", "F16": "<f2"}
+    x = {k: numpy.frombuffer(raw[8 + n:][slice(*h["data_offsets"])], types[h["dtype"]])
+            .reshape(h["shape"]).astype("f8") for k, h in header.items() if k != "__metadata__"}
     assert x["k"].shape == (1, 2, 256, 64)
     for name in "qk":
         after, before = x[name], x[name + "_before"]
         assert numpy.abs(after - before).max() > 0.1  # it does turn
-        assert numpy.allclose(after[:, :, 0], before[:, :, 0], atol=1e-5)  # position 0 stays
-        assert numpy.allclose((after ** 2).sum(-1), (before ** 2).sum(-1), rtol=1e-4)
+        # Half an ulp of f16, for k, and what the rotation's own f32 leaves.
+        assert numpy.allclose(after[:, :, 0], before[:, :, 0], rtol=2**-11, atol=1e-5)
+        assert numpy.allclose((after ** 2).sum(-1), (before ** 2).sum(-1), rtol=2**-10)
 
 
 # --- the page --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import numpy as np
 from common import block_means, last_positions, positions, repeat_heads, softmax, visible
 
 small = {"block_size": 16, "segment_size": 64, "threshold": 0.5}
+planted = {"threshold": 0.68}
 sees = ("sinks",)  # sorting by what the last queries read scatters the keys of a band
 
 

@@ -13,12 +13,6 @@ def example(q, k, causal=True, offset=None):
             "gates": np.stack([scale * mix, 1 - mix], -1).astype(np.float32)}
 
 
-def twin(q, k, causal=True, offset=None):
-    given = example(q, k)
-    return {**given, "gates": np.broadcast_to(np.float32([1, 0]), given["gates"].shape).copy(),
-            "top_k": 10**9}
-
-
 def chosen(q, key, map, k, causal, offset):
     out = np.zeros(q.shape[:3] + (key.shape[2],), bool)
     heads, columns = q.shape[1], map.shape[3]

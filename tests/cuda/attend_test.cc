@@ -19,6 +19,7 @@ struct Kind {
   const char* impl;
   DType type;
 };
+void PrintTo(const Kind& k, std::ostream* out) { *out << k.impl << " " << info(k.type).name; }
 
 Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
                 int64_t batch = 1) {

@@ -168,9 +168,13 @@ Cost cost(const Plan& given) {
     for (int64_t b = 0; b < p.batch; ++b)
       for (int64_t h = 0; h < p.heads; ++h) out.causal_pairs += masked_pairs(p, exact, b, h, false);
   } else {
+    // Where heads differ in their windows, branches have rules of their own: the widest counts.
     exact.rule.mask = nullptr;
-    out.causal_pairs =
-        count_ranges(p, row_ranges(p, exact), p.nk).pairs * double(p.batch * p.heads);
+    for (const Branch& br : plan.branches) {
+      exact.rule.causal = br.rule.causal, exact.rule.window = br.rule.window;
+      const double pairs = count_ranges(p, row_ranges(p, exact), p.nk).pairs;
+      out.causal_pairs = std::max(out.causal_pairs, pairs * double(p.batch * p.heads));
+    }
   }
   out.flops = 2.0 * double(p.dk + p.dv) * out.tile_pairs;
   out.bytes += 4.0 * double(p.batch * p.heads * p.nq) * double(p.dk + p.dv);

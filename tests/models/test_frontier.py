@@ -129,7 +129,8 @@ def test_the_profile_is_used_head_by_head(lab):
         for head, m in enumerate(heads):
             density = row["density_by_head"][int(layer)][head]
             seen.add(m)
-            assert density == pytest.approx(1, abs=1e-4) if m in dense else density < 1 + 1e-4
+            want = 1 if m in dense else 0
+            assert want - 1e-4 < density < 1 + 1e-4, (layer, head, profile["methods"][m], density)
     assert len(seen) > 1  # heads do differ
     assert "x less attention time" in lab.search.stdout
 

@@ -4,7 +4,6 @@ from common import block_means, last_positions, positions, repeat_heads, softmax
 
 small = {"block_size": 16, "segment_size": 64, "threshold": 0.5}
 planted = {"threshold": 0.68}
-sees = ("sinks",)  # sorting by what the last queries read scatters the keys of a band
 
 
 def permutation(q, keys, segment, probe):

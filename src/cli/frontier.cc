@@ -70,8 +70,8 @@ class Store {
     const Json& old = journal_.lines()[0];
     if (old.value("kind", "") != "frontier")
       throw Error(fmt::format("frontier: '{}' holds no frontier; give another --out", args.out));
-    for (const char* key : {"model_bytes", "text_hash", "ubatch", "threads", "kv", "score", "seed",
-                            "planted_tokens", "machine"})
+    for (const char* key : {"model_bytes", "text_hash", "ubatch", "threads", "kv", "numeric",
+                            "score", "seed", "planted_tokens", "machine"})
       if (old.value(key, Json()) != header.at(key))
         throw Error(fmt::format(
             "frontier: '{}' holds rows of another run: {} was {}, now {}; give another --out",
@@ -189,6 +189,7 @@ Frontier::Frontier(const FrontierArgs& args, const std::string& text)
           fmt::format("frontier: --lengths {}: at least two micro-batches of {} tokens are needed",
                       n, args.ubatch));
   control_ = &load_plugin(args.plugin);
+  if (!args.numeric.empty()) control_->set_numeric(args.numeric);
   for (const std::string& file : args.profiles)
     control_->configure(ggml::Mode::method, "@" + file, args.threads);  // refuses a bad one now
   Json header = {{"kind", "frontier"}, {"format", 1}};
@@ -199,6 +200,7 @@ Frontier::Frontier(const FrontierArgs& args, const std::string& text)
   header["ubatch"] = args.ubatch;
   header["threads"] = args.threads;
   header["kv"] = args.kv;
+  header["numeric"] = args.numeric.empty() ? "default" : args.numeric;
   header["score"] = args.score;
   header["seed"] = args.seed;
   header["planted_tokens"] = args.planted_tokens;
@@ -395,6 +397,9 @@ void add_frontier(CLI::App& app) {
   verb->add_option("--score", a->score, "positions whose next token is scored")
       ->capture_default_str();
   verb->add_option("--kv", a->kv, "type of the KV cache")->capture_default_str();
+  verb->add_option("--numeric", a->numeric,
+                   "arithmetic (default: the fastest that loses no more than ggml's own)")
+      ->check(CLI::IsMember(numerics()));
   verb->add_option("--seed", a->seed, "of needles and planted inputs")->capture_default_str();
   verb->add_option("--planted-tokens", a->planted_tokens, "length of the planted inputs")
       ->capture_default_str();

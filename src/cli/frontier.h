@@ -21,7 +21,7 @@ struct FrontierArgs {
   int64_t ubatch = 512, score = 512, planted_tokens = 4096;
   int threads = 0;
   uint64_t seed = 0;
-  std::string kv = "f16";
+  std::string kv = "f16", numeric;  // numeric empty: the plug-in's choice by the cache's type
   bool force = false, verbose = false;
 };
 

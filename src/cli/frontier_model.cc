@@ -20,6 +20,15 @@ constexpr int64_t kPictureHeads = 3;   // kept of each pictured layer
 
 Json number(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
 
+// As a shell takes it.
+std::string quoted(const std::string& s) {
+  const char* plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=,@%+-#";
+  if (!s.empty() && s.find_first_not_of(plain) == std::string::npos) return s;
+  std::string out = "'";
+  for (const char c : s) out += c == '\'' ? "'\\''" : std::string(1, c);
+  return out + "'";
+}
+
 // First, middle and last of `n`.
 std::vector<int64_t> some_heads(int64_t n) {
   if (n <= kPictureHeads) {
@@ -201,9 +210,10 @@ Json LengthRun::row(const Setting& s, const Json& llama, const Json& exact) {
   j["attention_speedup_exact"] = speed(exact, "attention_s");
   j["prefill_speedup"] = speed(llama, "prefill_s");
   j["command"] = fmt::format(
-      "regard run {} {} --ctx {}{} --ubatch {} --threads {} --kv {} --score {} --method {}",
-      args_.model, args_.text, tokens_.size(), args_.force ? " --force" : "", args_.ubatch,
-      args_.threads, args_.kv, args_.score, s.spec);
+      "regard run {} {} --ctx {}{} --ubatch {} --threads {} --kv {}{} --score {} --method {}",
+      quoted(args_.model), quoted(args_.text), tokens_.size(), args_.force ? " --force" : "",
+      args_.ubatch, args_.threads, args_.kv,
+      args_.numeric.empty() ? "" : " --numeric " + args_.numeric, args_.score, quoted(s.spec));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   j["took_s"] = took.count();
   return j;

@@ -29,6 +29,7 @@ std::string unfit(const Plan& plan, const Inputs& x) {
   if (plan.combine == Combine::gated) return "has gated branches";
   for (const Branch& b : plan.branches) {
     if (b.source.kind != SourceKind::raw) return "reads pooled keys";
+    if (b.order) return "permutes its axes";
     if (b.rule.mask) return "has a mask of pairs";
     if (b.score.softcap != x.score.softcap || b.score.alibi != x.score.alibi ||
         b.norm.kind != x.norm.kind)

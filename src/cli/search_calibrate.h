@@ -39,7 +39,7 @@ class Calibration {
 };
 
 // For each head the cheapest candidate whose relative error is at most `bound`, with at most
-// `kinds` kinds of branches a layer: index of the candidate, by head.
+// `kinds` kinds of branches a layer (each costs a merge): index of the candidate, by head.
 std::vector<int64_t> assign(const LayerFacts& layer, double bound, size_t kinds = 4);
 
 }  // namespace regard::cli

@@ -12,7 +12,7 @@ namespace regard {
 namespace {
 
 constexpr int32_t kTile = 64;  // of covers that state no tile size
-constexpr size_t kMostBranches = 4;
+constexpr size_t kMostBranches = 16;
 
 // Branches of this kind share one list; heads whose plan has none keep empty rows.
 using Kind = std::tuple<bool, int64_t, int64_t, int64_t>;  // columns?, left, right, sink
@@ -41,6 +41,7 @@ void check_part(const Plan& part) {
   if (part.combine == Combine::gated) refuse("gated branches");
   for (const Branch& b : part.branches) {
     if (b.source.kind != SourceKind::raw) refuse("pooled keys");
+    if (b.order) refuse("permuted axes");
     if (b.rule.mask) refuse("a mask");
     if (b.numeric != part.branches[0].numeric) refuse("several numerics");
   }

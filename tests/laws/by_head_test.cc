@@ -82,11 +82,13 @@ TEST(ByHead, RefusesWhatOnePlanCannotSay) {
   two.heads = two.kv_heads = 2;
   EXPECT_THROW(plan_by_head(two, {Plan::all(p)}), Error);
   EXPECT_THROW(plan_by_head(two, {Plan::all(p), Plan::all(p).pooled(8)}), Error);
-  Problem five = p;
-  five.heads = five.kv_heads = 5;
+  Problem many = p;
+  many.heads = many.kv_heads = 17;
   std::vector<Plan> parts;
-  for (int64_t left = 1; left <= 5; ++left) parts.push_back(Plan::band(p, left, 0));
-  EXPECT_THROW(plan_by_head(five, parts), Error);
+  for (int64_t left = 1; left <= 17; ++left) parts.push_back(Plan::band(p, left, 0));
+  EXPECT_THROW(plan_by_head(many, parts), Error);
+  const auto turned = std::make_shared<Permutation>();
+  EXPECT_THROW(plan_by_head(two, {Plan::all(p), Plan::all(p).order({turned, nullptr})}), Error);
 }
 
 std::string write_profile(const std::string& text) {

@@ -46,9 +46,12 @@ function copiesKept(r) {
   return (none - mine) / (none - all);
 }
 
-// Rows that no other row beats on both axes.
+// Rows that no other row beats on both axes, exact attention among them: what is no faster than
+// exact is not on it.
 function front(rows, x) {
+  const e = exact();
   const sorted = rows.filter(r => known(r.loss_rise) && known(r[x]) && !ranExactly(r))
+                     .filter(r => !e || r[x] < e[x])
                      .sort((a, b) => a[x] - b[x] || a.loss_rise - b.loss_rise);
   const out = [];
   let least = Infinity;

@@ -21,11 +21,13 @@ function drawFrontier() {
     $('frontier-plot').replaceChildren(element('p', {}, 'No row on the model yet.'));
     return;
   }
-  const xMax = Math.max(...points.map(p => p.r[state.x])) * 1.08;
+  // Rows far slower than all that matters stand at the edge, so that the rest keeps its room.
+  const usual = Math.max(...[exact(), llama()].filter(Boolean).map(r => r[state.x]));
+  const xMax = Math.min(Math.max(...points.map(p => p.r[state.x])) * 1.08, 1.5 * usual || Infinity);
   const rises = points.map(p => p.rise), limit = exact() ? exact().loss * .01 : .02;
   const low = bend(Math.min(-.004, ...rises)) - .35,
         high = bend(Math.max(limit * 1.3, ...rises)) + .45;
-  const x = v => left + v / xMax * (W - left - right);
+  const x = v => left + Math.min(1, v / xMax) * (W - left - right);
   const y = v => top + (high - bend(v)) / (high - low) * (H - top - bottom);
   const s = svg('svg', {
     viewBox: `0 0 ${W} ${H}`,
@@ -107,6 +109,7 @@ function drawFrontier() {
     g.append(svg('circle', {cx: p.x, cy: p.y, r: 12, fill: 'transparent'}), marker(p.i, p.x, p.y));
     if (ranExactly(p.r)) g.lastChild.setAttribute('fill-opacity', .15);
     if (ranExactly(p.r)) g.lastChild.setAttribute('stroke', colour(p.i));
+    if (p.r[state.x] > xMax) g.append(svgText(p.x + 8, p.y + 5, '›'));
     g.addEventListener('click', () => choose({row: p.r.name}));
     g.addEventListener('keydown', e => e.key === 'Enter' && choose({row: p.r.name}));
     s.append(g);

@@ -13,7 +13,8 @@
 #define REGARD_CPU_FEW_INL_H_
 #endif
 
-#include "cpu/levels-inl.h"
+#include "cpu/level_keys-inl.h"
+#include "cpu/level_values-inl.h"
 #include "cpu/numeric-inl.h"
 #include "cpu/panel.h"
 #include "cpu/score-inl.h"
@@ -74,7 +75,8 @@ class Few {
       if (panel_.reads(now->tile)) Step(*now);
     }
 #if REGARD_LEVELS
-    for (int r = 0; r < rows_ && integer(v_); ++r) UnmixChannels(m_.acc + r * width_, width_);
+    const bool mixed = integer(v_) && !Nibbles(v_.view().dtype);
+    for (int r = 0; r < rows_ && mixed; ++r) UnmixChannels(m_.acc + r * width_, width_);
 #endif
   }
 
@@ -168,11 +170,28 @@ class Few {
   void DotInteger(const Station&) {}
   void AddInteger(const Station&) {}
 #else
+  uint32_t* query_words(int r) const { return m_.query_words + r * p_.dk / 2; }
+  int32_t* query_zeros(int r) const {
+    return reinterpret_cast<int32_t*>(query_words(rows_)) + r * p_.dk / 32;
+  }
+
   void QuantizeQueries(int r) {
+    const DType type = k_.view().dtype;
     const int64_t blocks = p_.dk / 32;
-    int16_t* levels = reinterpret_cast<int16_t*>(m_.query_words) + r * p_.dk;
-    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, levels, m_.query_step + r * blocks,
+    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, Nibbles(type) ? NibbleZero(type) : 128,
+                           dot_, query_words(r), query_zeros(r), m_.query_step + r * blocks,
                            m_.query_low + r * blocks);
+  }
+
+  // f(whether VNNI serves, whether levels are nibbles), as constants.
+  template <class F>
+  void WithForm(const Rows& rows, const F& f) const {
+    const auto with_dot = [&](auto dot) {
+      if (Nibbles(rows.view().dtype)) return f(dot, std::true_type());
+      f(dot, std::false_type());
+    };
+    if (dot_) return with_dot(std::true_type());
+    with_dot(std::false_type());
   }
 
   void DotInteger(const Station& at) {
@@ -180,11 +199,13 @@ class Few {
     LevelRows levels;
     Find(k_, at.k(), at.tile.n, reinterpret_cast<char*>(m_.keys), &levels);
     const Ahead ahead = Later(k_, at.k());
-    ForRowBlocks(rows_, [&](auto r, int r0) {
-      const LevelQueries q{reinterpret_cast<const int16_t*>(m_.query_words) + r0 * p_.dk,
-                           m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
-      const auto dot = dot_ ? DotLevels<r(), true> : DotLevels<r(), false>;
-      dot(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(), m_.scores + r0 * kKeys);
+    WithForm(k_, [&](auto dot, auto nibbles) {
+      ForRowBlocks(rows_, [&](auto r, int r0) {
+        const LevelQueries q{query_words(r0), query_zeros(r0), m_.query_step + r0 * blocks,
+                             m_.query_low + r0 * blocks};
+        DotLevels<r(), dot(), nibbles()>(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
+                                         m_.scores + r0 * kKeys);
+      });
     });
   }
 
@@ -192,10 +213,13 @@ class Few {
     LevelRows levels;
     Find(v_, at.v(), at.tile.n, reinterpret_cast<char*>(m_.values), &levels);
     const Ahead ahead = Later(v_, at.v());
-    ForRowBlocks(rows_, [&](auto r, int r0) {
-      const auto add = dot_ ? AddLevelRows<r(), true> : AddLevelRows<r(), false>;
-      add(m_.scores + r0 * kKeys, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
-          reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+    const int zero = NibbleZero(v_.view().dtype);
+    WithForm(v_, [&](auto dot, auto nibbles) {
+      ForRowBlocks(rows_, [&](auto r, int r0) {
+        AddLevelRows<r(), dot(), nibbles()>(
+            m_.scores + r0 * kKeys, levels, zero, at.tile.n, r0 == 0 ? ahead : Ahead(),
+            reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+      });
     });
   }
 

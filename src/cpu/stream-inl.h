@@ -161,6 +161,10 @@ HWY_NOINLINE void AddRows(const float* p, const char* const* row, int keys, cons
   for (; c + kWide <= vecs; c += kWide) {
     AddBlock<T, R, kWide>(p, row, c * kStep, keys, next, o + c * kLanes, width);
   }
+  if (c + kWide / 2 <= vecs) {
+    AddBlock<T, R, kWide / 2>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+    c += kWide / 2;
+  }
   for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, next, o + c * kLanes, width);
 }
 

@@ -201,8 +201,8 @@ class Few {
     const Ahead ahead = Later(k_, at.k());
     WithForm(k_, [&](auto dot, auto nibbles) {
       ForRowBlocks(rows_, [&](auto r, int r0) {
-        const LevelQueries q{query_words(r0), query_zeros(r0), m_.query_step + r0 * blocks,
-                             m_.query_low + r0 * blocks};
+        const LevelQueries q{reinterpret_cast<const int32_t*>(query_words(r0)), query_zeros(r0),
+                             m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
         DotLevels<r(), dot(), nibbles()>(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
                                          m_.scores + r0 * kKeys);
       });

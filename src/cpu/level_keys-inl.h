@@ -21,7 +21,7 @@ inline constexpr float kMostQuery = 32639;  // 127 * 256 + 127: both bytes are s
 
 // One row of queries. word: two a quad of channels; zero: what the levels' offset adds up to.
 struct LevelQueries {
-  const uint32_t* word;     // [R][blocks][16]
+  const int32_t* word;      // [R][blocks][16]
   const int32_t* zero;      // [R][blocks]
   const float *step, *sum;  // [R][blocks]
 };
@@ -125,80 +125,105 @@ HWY_INLINE VI Join(VI first, VI second) {
   return hn::Add(kDot ? hn::ShiftLeft<8>(first) : first, second);
 }
 
-// Channels `half` * 16 on, as unsigned levels. packed: both halves of a nibble type.
-template <bool kNibbles>
-HWY_INLINE void LoadHalf(const char* const* row, int64_t at, int half, V16 (&packed)[4],
-                         V16 (&x)[4]) {
-  const D16 d;
-  const hn::RebindToUnsigned<D16> du;
-  if constexpr (!kNibbles) {
-    TransposeQuads(row, at + half * 16, x);
+// One block of G * kLanes keys against R query rows.
+template <int R, int G, bool kDot>
+struct BlockSums {
+  VI first[R][G], second[R][G];
+
+  HWY_INLINE BlockSums() {
     REGARD_UNROLL
-    for (int i = 0; i < 4; ++i) x[i] = hn::Xor(x[i], hn::Set(d, int16_t(0x8080)));
-    return;
+    for (int r = 0; r < R; ++r) {
+      REGARD_UNROLL
+      for (int g = 0; g < G; ++g) first[r][g] = second[r][g] = hn::Zero(DI());
+    }
   }
-  if (half == 0) TransposeQuads(row, at, packed);
-  REGARD_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const V16 next = hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(du, packed[i])));
-    x[i] = hn::And(half == 0 ? packed[i] : next, hn::Set(d, 0x0f0f));
+
+  // Channels `half` * 16 on, as unsigned levels. words: of the block, [8][2] for each row.
+  HWY_INLINE void Add(const V16 (&x)[G][4], const int32_t* HWY_RESTRICT words, int64_t row_stride,
+                      int half, const char* const* later, int64_t b, bool fetch) {
+    constexpr int kPart = G * kLanes / 8;  // rows fetched a quad
+    REGARD_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int quad = half * 4 + i;
+      HWY_FENCE;
+      FetchBlock<kPart>(later + quad * kPart, b, fetch);
+      Quads quads[G];
+      REGARD_UNROLL
+      for (int g = 0; g < G; ++g) quads[g] = Split<kDot>(x[g][i]);
+      REGARD_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const int32_t* word = words + r * row_stride + quad * 2;
+        REGARD_UNROLL
+        for (int g = 0; g < G; ++g) {
+          first[r][g] = AddQuads<kDot>(quads[g].first, word[0], first[r][g]);
+          second[r][g] = AddQuads<kDot>(quads[g].second, word[1], second[r][g]);
+        }
+      }
+    }
   }
-}
+
+  // Both halves of nibbles, or one half of bytes after the other.
+  template <bool kNibbles>
+  HWY_INLINE void AddBlock(const char* const* row, int64_t at, const int32_t* HWY_RESTRICT words,
+                           int64_t row_stride, const char* const* later, int64_t b, bool fetch) {
+    const D16 d;
+    const hn::RebindToUnsigned<D16> du;
+    V16 x[G][4];
+    if constexpr (kNibbles) {
+      V16 upper[G][4];
+      REGARD_UNROLL
+      for (int g = 0; g < G; ++g) {
+        HWY_FENCE;  // or GCC loads all addresses first, and spills them
+        TransposeQuads(row + g * kLanes, at, x[g]);
+        REGARD_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const V16 shifted = hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(du, x[g][i])));
+          upper[g][i] = hn::And(shifted, hn::Set(d, 0x0f0f));
+          x[g][i] = hn::And(x[g][i], hn::Set(d, 0x0f0f));
+        }
+      }
+      Add(x, words, row_stride, 0, later, b, fetch);
+      Add(upper, words, row_stride, 1, later, b, fetch);
+      return;
+    }
+    _Pragma("GCC unroll 1") for (int half = 0; half < 2; ++half) {
+      REGARD_UNROLL
+      for (int g = 0; g < G; ++g) {
+        HWY_FENCE;
+        TransposeQuads(row + g * kLanes, at + half * 16, x[g]);
+        REGARD_UNROLL
+        for (int i = 0; i < 4; ++i) x[g][i] = hn::Xor(x[g][i], hn::Set(d, int16_t(0x8080)));
+      }
+      Add(x, words, row_stride, half, later, b, fetch);
+    }
+  }
+};
 
 // s[R][kKeys] = q k^T. Two vectors of keys share each broadcast word of a query where the registers
 // allow: a load broadcast to 512 bits starts less than once a cycle.
 template <int R, bool kDot, bool kNibbles>
-HWY_NOINLINE void DotLevels(const LevelQueries& q, const LevelRows& k, int keys, const Ahead& next,
-                            float* HWY_RESTRICT s) {
+HWY_NOINLINE void DotLevels(const LevelQueries& queries, const LevelRows& k, int keys,
+                            const Ahead& ahead, float* HWY_RESTRICT s) {
   const DF d;
-  const DI di;
   constexpr int G = kLanes == 16 ? 2 : 1;
-  constexpr int kPart = G * kLanes / 8;  // rows fetched a quad
-  const int blocks = int(k.blocks);
-  for (int j = 0; j < keys; j += G * kLanes) {
-    for (int b = 0; b < blocks; ++b) {
-      VI first[R][G], second[R][G];
-      REGARD_UNROLL
-      for (int r = 0; r < R; ++r) {
-        REGARD_UNROLL
-        for (int g = 0; g < G; ++g) first[r][g] = second[r][g] = hn::Zero(di);
-      }
-      V16 packed[G][4];
-      REGARD_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        V16 x[G][4];
-        REGARD_UNROLL
-        for (int g = 0; g < G; ++g)
-          LoadHalf<kNibbles>(k.row + j + g * kLanes, b * k.stride, half, packed[g], x[g]);
-        REGARD_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int quad = half * 4 + i;
-          REGARD_UNROLL
-          for (int n = 0; n < kPart; ++n) FetchBlock(next, j + quad * kPart + n, b, blocks);
-          Quads quads[G];
-          REGARD_UNROLL
-          for (int g = 0; g < G; ++g) quads[g] = Split<kDot>(x[g][i]);
-          REGARD_UNROLL
-          for (int r = 0; r < R; ++r) {
-            int32_t word[2];
-            std::memcpy(word, q.word + (r * blocks + b) * 16 + quad * 2, 8);
-            REGARD_UNROLL
-            for (int g = 0; g < G; ++g) {
-              first[r][g] = AddQuads<kDot>(quads[g].first, word[0], first[r][g]);
-              second[r][g] = AddQuads<kDot>(quads[g].second, word[1], second[r][g]);
-            }
-          }
-        }
-      }
+  const LevelQueries q = queries;
+  const Ahead next = ahead;
+  const int64_t blocks = k.blocks;
+  for (int64_t j = 0; j < keys; j += G * kLanes) {
+    for (int64_t b = 0; b < blocks; ++b) {
+      BlockSums<R, G, kDot> sums;
+      sums.template AddBlock<kNibbles>(k.row + j, b * k.stride, q.word + b * 16, blocks * 16,
+                                       next.row + j, b, b < next.lines);
       REGARD_UNROLL
       for (int g = 0; g < G; ++g) {
-        const int64_t at = int64_t(b) * kKeys + j + g * kLanes;
+        const int64_t at = b * kKeys + j + g * kLanes;
         const VF step = hn::Load(d, k.step + at);
         REGARD_UNROLL
         for (int r = 0; r < R; ++r) {
           float* to = s + r * kKeys + j + g * kLanes;
-          const int block = r * blocks + b;
-          const VI sum = hn::Sub(Join<kDot>(first[r][g], second[r][g]), hn::Set(di, q.zero[block]));
+          const int64_t block = r * blocks + b;
+          const VI sum = hn::Sub(Join<kDot>(sums.first[r][g], sums.second[r][g]),
+                                 hn::Set(DI(), q.zero[block]));
           VF total = b == 0 ? hn::Zero(d) : hn::Load(d, to);
           const VF scale = hn::Mul(step, hn::Set(d, q.step[block]));
           total = hn::MulAdd(hn::ConvertTo(d, sum), scale, total);

@@ -106,7 +106,7 @@ HWY_INLINE void LoadPairs(const char* a, const char* c, V16 zero, V16 (&pair)[kP
 // pair of keys apart, so that no addition waits for the one before.
 template <int R, bool kDot, bool kNibbles>
 HWY_INLINE void AddLevels(const int16_t* HWY_RESTRICT w, const float* w_step, const float* lows,
-                          const LevelRows& v, int zero, int b, int keys, const Ahead& next,
+                          const LevelRows& v, int zero, int64_t b, int keys, const Ahead& next,
                           float* HWY_RESTRICT o, int64_t width) {
   const DF d;
   const DI di;
@@ -123,12 +123,12 @@ HWY_INLINE void AddLevels(const int16_t* HWY_RESTRICT w, const float* w_step, co
   }
   const int64_t at = b * v.stride;
   const V16 offset = hn::Set(d16, int16_t(zero));
-  for (int first = 0; first < keys; first += 2 * kApart) {
+  const bool fetch = b < next.lines;
+  for (int64_t first = 0; first < keys; first += 2 * kApart) {
     REGARD_UNROLL
     for (int u = 0; u < kApart; ++u) {
-      const int j = first + 2 * u;
-      FetchBlock(next, j, b, int(v.blocks));
-      FetchBlock(next, j + 1, b, int(v.blocks));
+      const int64_t j = first + 2 * u;
+      FetchBlock<2>(next.row + j, b, fetch);
       V16 pair[kParts][2];
       LoadPairs<kNibbles>(v.row[j] + at, v.row[j + 1] + at, offset, pair);
       REGARD_UNROLL
@@ -172,7 +172,7 @@ HWY_NOINLINE void AddLevelRows(float* p, const LevelRows& v, int zero, int keys,
     Scale(p + r * kKeys, unit[r] > 0 ? kMost / most : 0, vecs, p + r * kKeys);
   }
   alignas(64) float step[kKeys];
-  for (int b = 0; b < int(v.blocks); ++b) {
+  for (int64_t b = 0; b < v.blocks; ++b) {
     const float most = Largest(v.step + b * kKeys, vecs);
     Scale(v.step + b * kKeys, most > 0 ? 1 / most : 0, vecs, step);
     float w_step[R], lows[R] = {};

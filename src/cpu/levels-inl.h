@@ -109,10 +109,12 @@ HWY_NOINLINE bool FindLevels(const char* const* row, int keys, int64_t blocks, c
   return hn::AllTrue(d, hn::Eq(poison, hn::Zero(d)));
 }
 
-// While block b of key j is read: the line of a later row that falls to it.
-HWY_INLINE void FetchBlock(const Ahead& next, int j, int b, int blocks) {
-  if (b < next.lines) next.Fetch(j, b);
-  if (b + blocks < next.lines) next.Fetch(j, b + blocks);
+// While block b of N keys is read: the line of as many later rows that falls to it.
+template <int N>
+HWY_INLINE void FetchBlock(const char* const* later, int64_t b, bool fetch) {
+  if (!fetch) return;
+  REGARD_UNROLL
+  for (int n = 0; n < N; ++n) __builtin_prefetch(later[n] + b * 64, 0, 2);
 }
 #endif  // REGARD_LEVELS
 

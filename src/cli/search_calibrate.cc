@@ -7,6 +7,7 @@
 
 #include "cli/run_interrupt.h"
 #include "cli/search_calibrate.h"
+#include "plan/by_head.h"
 #include "regard/run.h"
 #include "regard/status.h"
 
@@ -16,12 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// As plan_by_head tells them apart.
-std::string kind_of(const Branch& b) {
-  const Window w = b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
-  return fmt::format("{} {} {} {}", b.cover.kind == CoverKind::columns, w.left, w.right, w.sink);
 }
 
 // Why a plan cannot be one head's part of a profile, or empty.
@@ -78,7 +73,7 @@ void Calibration::add(const ggml::Node& node) {
     attend(plan, x.q, x.k, x.v, {(c == 0 ? exact : out).view, {}, {}}, options);
     const double reading = since(start);
     const Cost paid = cost(plan);
-    for (const Branch& b : plan.branches) layer.kinds[c].insert(kind_of(b));
+    layer.kinds[c].merge(head_kinds(plan));
     for (int64_t h = 0; h < p.heads; ++h) {
       HeadFacts& f = layer.heads[c][size_t(h)];
       f.pairs += paid.head_pairs[size_t(h)];
@@ -134,7 +129,7 @@ Choice choose(const LayerFacts& layer, double rate, size_t kinds) {
   };
   for (;;) {
     std::set<size_t> used;
-    std::set<std::string> kinds_used;
+    std::set<HeadKind> kinds_used;
     for (size_t h = 0; h < heads; ++h) {
       used.insert(cheapest(h));
       kinds_used.insert(layer.kinds[cheapest(h)].begin(), layer.kinds[cheapest(h)].end());

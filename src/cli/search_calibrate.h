@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "control.h"
+#include "plan/by_head.h"
 #include "regard/method.h"
 
 namespace regard::cli {
@@ -21,7 +22,7 @@ struct HeadFacts {
 };
 struct LayerFacts {
   std::vector<std::vector<HeadFacts>> heads;  // [candidate][head]
-  std::vector<std::set<std::string>> kinds;   // [candidate]: kinds of branches its plans need
+  std::vector<std::set<HeadKind>> kinds;      // [candidate]: kinds of branches its plans need
 };
 using Layers = std::map<int64_t, LayerFacts>;
 

@@ -179,13 +179,15 @@ HeadFacts facts(double seconds, double error, double recall = 0) {
   return f;
 }
 
+HeadKind kind(int64_t left) { return {false, left, 0, 0}; }
+
 TEST(Search, BuysTheLeastTimeWithTheErrorItMay) {
   // Errors are shares of both heads' norm, which is 2.
   LayerFacts l;
   l.heads = {{facts(10, 0), facts(10, 0)},
              {facts(4, 0.2), facts(4, 0.01)},
              {facts(6, 0.04), facts(6, 0.5)}};
-  l.kinds = {{"all"}, {"band 1"}, {"band 2"}};
+  l.kinds = {{kind(-1)}, {kind(1)}, {kind(2)}};
   const auto one = [&](double bound, size_t kinds = 4) {
     return assign({{7, l}}, bound, kinds).at(7);
   };
@@ -211,7 +213,7 @@ TEST(Search, SpendsTheErrorInTheLayerWhereItBuysMost) {
   LayerFacts cheap, dear;
   cheap.heads = {{facts(10, 0)}, {facts(1, 0.1)}};
   dear.heads = {{facts(10, 0)}, {facts(9, 0.1)}};
-  cheap.kinds = dear.kinds = {{"all"}, {"band"}};
+  cheap.kinds = dear.kinds = {{kind(-1)}, {kind(1)}};
   const auto both = assign({{0, dear}, {1, cheap}}, 0.08);
   EXPECT_EQ(both.at(0), std::vector<int64_t>{0});
   EXPECT_EQ(both.at(1), std::vector<int64_t>{1});

@@ -86,7 +86,7 @@ class Attend {
   }
 
   void Step(const Panel& p) {
-    const int vecs = round_up(tile_.n, kLanes) / kLanes;
+    const int keys = p.reads_until(tile_), vecs = round_up(keys, kLanes) / kLanes;
     product_.Scores(p, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
@@ -100,7 +100,7 @@ class Attend {
                  full, vecs, s);
       }
       if (++h == t_.heads) h = 0, ++i;
-      if (!finite_) forbidden[r] = Forbidden(s);
+      if (!finite_) forbidden[r] = Forbidden(s, keys);
       float *sum = m_.sum + row * kLanes, *o = m_.acc + row * width_;
       if (c_.sigmoid) {
         SigmoidRow<Arithmetic>(s, vecs, c_.shift, sum);
@@ -112,15 +112,16 @@ class Attend {
     }
     product_.Weights(p, vecs);
     if (finite_) {
-      product_.AddValues(p, tile_.n, m_.acc + p.first * width_, width_);
+      product_.AddValues(p, keys, m_.acc + p.first * width_, width_);
     } else {
       for (int r = 0; r < p.live; ++r) AddValues(r, forbidden[r], m_.acc + (p.first + r) * width_);
     }
   }
 
-  uint64_t Forbidden(const float* s) const {
-    uint64_t bits = 0;
-    for (int j = 0; j < tile_.n; ++j) bits |= uint64_t(s[j] == -kInf) << j;
+  // Of the tile's keys; those past `keys` have no score.
+  static uint64_t Forbidden(const float* s, int keys) {
+    uint64_t bits = keys < kKeys ? ~uint64_t{0} << keys : 0;
+    for (int j = 0; j < keys; ++j) bits |= uint64_t(s[j] == -kInf) << j;
     return bits;
   }
 

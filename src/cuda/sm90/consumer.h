@@ -7,6 +7,7 @@
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
+#include "cuda/sm90/repair.h"
 #include "cuda/sm90/rows.h"
 #include "cuda/sm90/wgmma.h"
 
@@ -70,10 +71,13 @@ class Consumer {
           more = kStream && next_work();
           if (!more) break;
         }
+#ifdef AHEAD
+        ptx::wait(&m_.k_full[k_.slot], k_.phase);
+        ptx::wait(&m_.v_full[v_.slot], v_.phase);
+#endif
         my_turn();
         issue_qk(s);
-        issue_pv(o, p, add);
-        my_turn_ends();
+        issue_pv<true>(o, p, add);
         wgmma::wait<1>();
         wgmma::pin(s);
         const Stats before = now;
@@ -86,7 +90,7 @@ class Consumer {
         if (last) {
           wgmma::wait<0>();
           wgmma::pin(o);
-          rows_.store(o, before.max, before.sum, m_.work[slot]);
+          store(o, before, slot);
           slot = work_slot_;
         } else if (moved) {
           wgmma::wait<0>();
@@ -99,13 +103,17 @@ class Consumer {
         give_back_v();
         to_weights(s, p);
       }
-      issue_pv(o, p, steps_of(slot) > 1);
+      issue_pv<false>(o, p, steps_of(slot) > 1);
       wgmma::wait<0>();
       wgmma::pin(o);
       give_back_v();
-      rows_.store(o, now.max, now.sum, m_.work[slot]);
+      store(o, now, slot);
       if constexpr (!kStream) more = next_work();
     }
+    const int warp = threadIdx.x / 32 - 4;
+    if (lane_ == 0) ptx::wait_writes();
+    __syncwarp();
+    Repair<S>(c_, warp).run(m_.spoilt[warp]);
   }
 
  private:
@@ -120,6 +128,16 @@ class Consumer {
   __device__ __forceinline__ void my_turn_ends() {
     if constexpr (kTurns) {
       ptx::signal(kFirstTurn + (group_ + 1 == S::kGroups ? 0 : group_ + 1), 256);
+    }
+  }
+
+  // Rows leave. Those with a NaN or infinity join this warp's chain of works (repair.h).
+  __device__ __forceinline__ void store(const Accumulator& o, const Stats& x, int slot) {
+    const Work& w = m_.work[slot];
+    if (__any_sync(~0u, rows_.store(o, x.max, x.sum, w)) && lane_ == 0) {
+      const int warp = threadIdx.x / 32 - 4;
+      c_.links[w.number * 4 * S::kGroups + warp] = m_.spoilt[warp];
+      m_.spoilt[warp] = w.number;
     }
   }
 
@@ -192,16 +210,22 @@ class Consumer {
   }
 
   // O (+)= P V
+  template <bool kTurn>
   __device__ __forceinline__ void issue_pv(Accumulator& o, Weights& p, bool add) {
+#ifndef EARLY
+#define EARLY 0
+#endif
     ptx::wait(&m_.v_full[v_.slot], v_.phase);
     wgmma::pin(o);
     wgmma::fence();
     const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
+      if (kTurn && i == S::kKeys / 16 - EARLY) my_turn_ends();
       Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
     }
     wgmma::commit();
+    if (kTurn && EARLY == 0) my_turn_ends();
   }
 
   static __device__ __forceinline__ void clear(Stats& x) {
@@ -243,7 +267,6 @@ class Consumer {
 
   // Score hooks: logits in log2 units, after the soft-cap and with ALiBi.
   __device__ __forceinline__ void hook(Scores& s, const Step& step) {
-    constexpr float kLog2e = 1.4426950408889634f;
     const Work& w = m_.work[work_slot_];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -257,13 +280,7 @@ class Consumer {
             (column < S::kPiece ? step.key[0] + column : step.key[1] + column - S::kPiece) +
             2 * (lane_ & 3);
         float& x = s[4 * (i / 2) + 2 * half + i % 2];
-        x *= c_.scale;
-        // tanh by exponentials: the approximate instruction has too few bits for a large cap.
-        if (c_.softcap > 0) {
-          const float e = ptx::exp2(fminf(fabsf(x) / c_.softcap, 40.f) * (-2 * kLog2e));
-          x = copysignf(c_.softcap * (1 - e) / (1 + e), x);
-        }
-        x = (x - slope * fabsf(static_cast<float>(at - key))) * kLog2e;
+        x = hooked(c_, x, slope, at - key);
       }
     }
   }
@@ -287,18 +304,34 @@ class Consumer {
     }
   }
 
-  // s = exp2(scale_log2 s - max), and its sums by row.
+  // s = exp2(scale_log2 s - max), and its sums by row. One rounding for scaling and subtracting
+  // makes the largest weight 2^(rounding of the scaled maximum) instead of 1. Where that would
+  // show, above 64, and for an infinite maximum, the two are rounded apart.
   __device__ __forceinline__ void exponentials(Scores& s, const Stats& now, float (&sum)[2]) {
+    constexpr float kLarge = 64;
+    float scale = c_.scale_log2, m[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float m = now.max[half] == -INFINITY ? 0.f : now.max[half] * c_.scale_log2;
+      m[half] = now.max[half] == -INFINITY ? 0.f : now.max[half] * scale;
+    }
+    if (__any_sync(~0u, fmaxf(fabsf(m[0]), fabsf(m[1])) > kLarge)) {
+#pragma unroll
+      for (int i = 0; i < S::kKeys / 2; ++i) {
+        const float x = __fmul_rn(s[i], scale), top = m[i / 2 % 2];
+        s[i] = x == top ? 0.f : x - top;
+      }
+      scale = 1;
+      m[0] = m[1] = 0;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
       float a = 0, b = 0;
 #pragma unroll
       for (int i = 0; i < S::kKeys / 8; ++i) {
         float& x = s[4 * i + 2 * half];
         float& y = s[4 * i + 2 * half + 1];
-        x = ptx::exp2(fmaf(x, c_.scale_log2, -m));
-        y = ptx::exp2(fmaf(y, c_.scale_log2, -m));
+        x = ptx::exp2(fmaf(x, scale, -m[half]));
+        y = ptx::exp2(fmaf(y, scale, -m[half]));
         a += x;
         b += y;
       }
@@ -306,24 +339,33 @@ class Consumer {
     }
   }
 
-  // The maximum follows only when it moves by more than 8 in log2 units: weights stay below 2^8,
-  // and the final division makes any shift exact. True: `o` must shrink.
+  // The maximum follows only where it matters: the final division makes any shift exact, but a
+  // weight above 1 is rounded where the largest one, 1, is not. Such an error is lost among the
+  // others while the weight is at most an eighth of what this thread has summed (and below 2^8).
+  // True: `o` must shrink.
   __device__ __forceinline__ bool softmax(Scores& s, Stats& now, const Step& step,
                                           float (&shrink)[2]) {
     prepare(s, step);
     float top[2];
     row_max(s, top);
-    const float limit = 8.f;
-    const bool moves = (top[0] - now.max[0]) * c_.scale_log2 > limit ||
-                       (top[1] - now.max[1]) * c_.scale_log2 > limit;
-    const bool moved = __any_sync(~0u, moves);
-    if (moved) {
+    bool moved = false;
+    if (__any_sync(~0u, top[0] > now.max[0] || top[1] > now.max[1])) {
+      bool moves = false;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float to = fmaxf(now.max[half], top[half]);
-        shrink[half] = to == -INFINITY ? 1.f : ptx::exp2((now.max[half] - to) * c_.scale_log2);
-        now.sum[half] *= shrink[half];
-        now.max[half] = to;
+        const float weight = ptx::exp2((top[half] - now.max[half]) * c_.scale_log2);
+        moves |= top[half] > now.max[half] && !(weight <= fminf(0.125f * now.sum[half], 256.f));
+      }
+      moved = __any_sync(~0u, moves);
+      if (moved) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float to = fmaxf(now.max[half], top[half]);
+          shrink[half] =
+              to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * c_.scale_log2);
+          now.sum[half] *= shrink[half];
+          now.max[half] = to;
+        }
       }
     }
     float sum[2];

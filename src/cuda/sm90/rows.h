@@ -30,6 +30,11 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
+__device__ __forceinline__ float* lse_at(const Call& c, const Work& w, int row, int head) {
+  const int64_t line = int64_t{c.cu_q ? 0 : w.batch} * (c.heads << c.pack) + head;
+  return c.lse + line * c.lse_head + w.q0 + (row >> c.pack);
+}
+
 // 2^(x - top), for top the largest of all x; nothing where there is nothing.
 __device__ __forceinline__ float relative(float x, float top) {
   return x == -INFINITY ? 0.f : x == top ? 1.f : ptx::exp2(x - top);
@@ -88,7 +93,7 @@ class Rows {
       const int head = inside ? (w.head << c_.pack) + (row & ((1 << c_.pack) - 1)) : 0;
       const Finish f = finish(c_, head, max[half] * c_.scale_log2, quad_sum(total[half]));
       factor[half] = f.factor;
-      if (c_.lse && inside && (lane_ & 3) == 0) *lse_at(w, row, head) = f.lse;
+      if (c_.lse && inside && (lane_ & 3) == 0) *lse_at(c_, w, row, head) = f.lse;
     }
     if (S::kStaged && !c_.float_out && !c_.cu_q) {
       if constexpr (S::kStaged) store_staged(o, factor, w);
@@ -115,17 +120,12 @@ class Rows {
       }
       const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
       if (c_.lse && lane_ == 0) {
-        *lse_at(w, row, head) = sink;
+        *lse_at(c_, w, row, head) = sink;
       }
     }
   }
 
  private:
-  __device__ __forceinline__ float* lse_at(const Work& w, int row, int head) const {
-    const int64_t line = int64_t{c_.cu_q ? 0 : w.batch} * (c_.heads << c_.pack) + head;
-    return c_.lse + line * c_.lse_head + w.q0 + (row >> c_.pack);
-  }
-
   // Through shared memory by the copy engine, each warp its own 16 rows.
   __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
                                                const Work& w) {

@@ -181,15 +181,13 @@ struct Implementation {
   std::string (*refusal)(const Plan&, const Tensors&, int threads);
   // The result may refer to the plan.
   std::unique_ptr<Ready> (*ready)(const Plan&, const Tensors&, int threads);
-  const char* unready = nullptr;  // why it runs only where it is forced
 };
 
 // Fastest first, the reference last.
 const Implementation kImplementations[] = {
     {"cuda_sm90", Device::cuda,
      [](const Plan& p, const Tensors& t, int) { return cuda::sm90_refusal(p, t); },
-     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_ready(p, t); },
-     "left to cuda_sm80 unless forced: not all of its tests pass yet (docs/kernels/cuda.md)"},
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_ready(p, t); }},
     {"cuda_sm80", Device::cuda,
      [](const Plan& p, const Tensors& t, int) { return cuda::sm80_refusal(p, t); },
      [](const Plan& p, const Tensors& t, int) { return cuda::sm80_ready(p, t); }},
@@ -275,8 +273,6 @@ std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
   for (const Implementation& impl : kImplementations) {
     Choice choice{impl.name, impl.refusal(plan, t, threads), false};
     const bool wanted = options.impl.empty() || options.impl == impl.name;
-    if (choice.refusal.empty() && impl.unready && options.impl != impl.name)
-      choice.refusal = impl.unready;
     known |= options.impl == impl.name;
     choice.chosen = !found && wanted && choice.refusal.empty();
     found |= choice.chosen;

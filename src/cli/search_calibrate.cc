@@ -21,7 +21,8 @@ double since(Clock::time_point begin) {
 // As plan_by_head tells them apart.
 std::string kind_of(const Branch& b) {
   const Window w = b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
-  return fmt::format("{} {} {} {}", b.cover.kind == CoverKind::columns, w.left, w.right, w.sink);
+  return fmt::format("{} {} {} {} {}", b.cover.kind == CoverKind::columns, w.left, w.right, w.sink,
+                     b.value_skip);
 }
 
 // Why a plan cannot be one head's part of a profile, or empty.
@@ -30,6 +31,8 @@ std::string unfit(const Plan& plan, const Inputs& x) {
   for (const Branch& b : plan.branches) {
     if (b.source.kind != SourceKind::raw) return "reads pooled keys";
     if (b.order) return "permutes its axes";
+    if (b.weight.kind != WeightKind::exponential) return "weighs by features";
+    if (b.source.value_map) return "maps its values";
     if (b.rule.mask) return "has a mask of pairs";
     if (b.score.softcap != x.score.softcap || b.score.alibi != x.score.alibi ||
         b.norm.kind != x.norm.kind)

@@ -15,7 +15,8 @@ constexpr int32_t kTile = 64;  // of covers that state no tile size
 constexpr size_t kMostBranches = 16;
 
 // Branches of this kind share one list; heads whose plan has none keep empty rows.
-using Kind = std::tuple<bool, int64_t, int64_t, int64_t>;  // columns?, left, right, sink
+// columns?, left, right, sink, value skip
+using Kind = std::tuple<bool, int64_t, int64_t, int64_t, float>;
 struct Merged {
   int32_t bq = 0, bk = 0;  // greatest common divisors
   bool causal = false;
@@ -28,7 +29,7 @@ Window window_of(const Branch& b) {
 
 Kind kind_of(const Branch& b) {
   const Window w = window_of(b);
-  return {b.cover.kind == CoverKind::columns, w.left, w.right, w.sink};
+  return {b.cover.kind == CoverKind::columns, w.left, w.right, w.sink, b.value_skip};
 }
 
 void check_part(const Plan& part) {
@@ -42,6 +43,8 @@ void check_part(const Plan& part) {
   for (const Branch& b : part.branches) {
     if (b.source.kind != SourceKind::raw) refuse("pooled keys");
     if (b.order) refuse("permuted axes");
+    if (b.weight.kind != WeightKind::exponential) refuse("weights of features");
+    if (b.source.value_map) refuse("mapped values");
     if (b.rule.mask) refuse("a mask");
     if (b.numeric != part.branches[0].numeric) refuse("several numerics");
   }
@@ -93,9 +96,9 @@ Plan finish(const Problem& p, const Kind& kind, const Merged& m) {
     l.start.push_back(int64_t(l.index.size()));
   }
   Plan out = Plan::columns(p, std::move(l));
-  const auto& [columns, left, right, sink] = kind;
+  const auto& [columns, left, right, sink, value_skip] = kind;
   if (!columns) out.branches[0].cover.kind = CoverKind::tiles;
-  out.causal(m.causal).window({left, right, sink});
+  out.causal(m.causal).window({left, right, sink}).value_skip(value_skip);
   return out;
 }
 

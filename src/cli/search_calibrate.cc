@@ -25,6 +25,8 @@ std::string unfit(const Plan& plan, const Inputs& x) {
   for (const Branch& b : plan.branches) {
     if (b.source.kind != SourceKind::raw) return "reads pooled keys";
     if (b.order) return "permutes its axes";
+    if (b.weight.kind != WeightKind::exponential) return "weighs by features";
+    if (b.source.value_map) return "maps its values";
     if (b.rule.mask) return "has a mask of pairs";
     if (b.score.softcap != x.score.softcap || b.score.alibi != x.score.alibi ||
         b.norm.kind != x.norm.kind)

@@ -36,12 +36,13 @@ bool reads_columns(const Plan& part) {
 
 HeadKind exact_kind(const Branch& b) {
   const Window w = window_of(b);
-  return {is_columns(b), w.left, w.right, w.sink};
+  return {is_columns(b), w.left, w.right, w.sink, b.value_skip};
 }
 
 // Whole tiles of a part that reads columns too could hold a pair of those.
 HeadKind kind_of(const Plan& part, const Branch& b, bool whole_tiles) {
-  return whole_tiles && !reads_columns(part) ? HeadKind{false, -1, -1, 0} : exact_kind(b);
+  return whole_tiles && !reads_columns(part) ? HeadKind{false, -1, -1, 0, b.value_skip}
+                                             : exact_kind(b);
 }
 
 void check_part(const Plan& part) {
@@ -55,6 +56,8 @@ void check_part(const Plan& part) {
   for (const Branch& b : part.branches) {
     if (b.source.kind != SourceKind::raw) refuse("pooled keys");
     if (b.order) refuse("permuted axes");
+    if (b.weight.kind != WeightKind::exponential) refuse("weights of features");
+    if (b.source.value_map) refuse("mapped values");
     if (b.rule.mask) refuse("a mask");
     if (b.numeric != part.branches[0].numeric) refuse("several numerics");
   }
@@ -123,9 +126,9 @@ Plan finish(const Problem& p, const HeadKind& kind, const Merged& m) {
     l.start.push_back(int64_t(l.index.size()));
   }
   Plan out = Plan::columns(p, std::move(l));
-  const auto& [columns, left, right, sink] = kind;
+  const auto& [columns, left, right, sink, value_skip] = kind;
   if (!columns) out.branches[0].cover.kind = CoverKind::tiles;
-  out.causal(m.causal).window({left, right, sink});
+  out.causal(m.causal).window({left, right, sink}).value_skip(value_skip);
   return out;
 }
 

@@ -8,8 +8,9 @@
 
 namespace regard {
 
-// Parts of one kind share a branch of the whole: columns?, then the window's left, right and sink.
-using HeadKind = std::tuple<bool, int64_t, int64_t, int64_t>;
+// Parts of one kind share a branch of the whole: columns?, then the window's left, right and sink,
+// and how far below the greatest logit values are skipped.
+using HeadKind = std::tuple<bool, int64_t, int64_t, int64_t, float>;
 // Beside parts of other kinds. A window is none there, unless the part also reads columns.
 std::set<HeadKind> head_kinds(const Plan& part);
 

@@ -179,7 +179,7 @@ HeadFacts facts(double seconds, double error, double recall = 0) {
   return f;
 }
 
-HeadKind kind(int64_t left) { return {false, left, 0, 0}; }
+HeadKind kind(int64_t left) { return {false, left, 0, 0, 0}; }
 
 TEST(Search, BuysTheLeastTimeWithTheErrorItMay) {
   // Errors are shares of both heads' norm, which is 2.

@@ -215,6 +215,7 @@ class Rows {
   explicit Rows(const View& v)
       : v_(v),
         decode_(Decoder(v.dtype)),
+        bytes_(v.size[3] / info(v.dtype).block * info(v.dtype).bytes),
         dense_(info(v.dtype).block > 1 || v.size[3] == 1 || v.stride[3] == info(v.dtype).bytes) {}
   HWY_INLINE void Read(int64_t a, int64_t b, int64_t c, float* dst) const {
     if (dense_) return decode_(v_.at(a, b, c), v_.size[3], dst);
@@ -222,7 +223,7 @@ class Rows {
     for (int64_t i = v_.size[3]; i % kLanes != 0; ++i) dst[i] = 0;
   }
   int64_t size() const { return v_.size[3]; }
-  int64_t bytes() const { return size() / info(v_.dtype).block * info(v_.dtype).bytes; }
+  int64_t bytes() const { return bytes_; }
   const View& view() const { return v_; }
   bool dense() const { return dense_; }  // a row's bytes are neighbours
   // f32, f16 or bf16 with neighbouring channels: can be widened straight from memory.
@@ -231,6 +232,7 @@ class Rows {
  private:
   const View& v_;
   DecodeFn decode_;
+  int64_t bytes_;  // of a row
   bool dense_;
 };
 

@@ -29,7 +29,8 @@ struct Operands {
   void Prefetch(int64_t id) const {
     for (const Rows* x : {&k, &v}) {
       const char* row = x->view().at(t.b, head, id);
-      for (int64_t n = 0; n < x->bytes(); n += 64) __builtin_prefetch(row + n, 0, 2);
+      const int64_t bytes = x->bytes();
+      for (int64_t n = 0; n < bytes; n += 64) __builtin_prefetch(row + n, 0, 2);
     }
   }
   const Call& c;
@@ -53,6 +54,13 @@ class F32 : Operands {
     });
   }
   void PackKeys(const KeyTile& tile) const {
+#if HWY_TARGET != HWY_SCALAR
+    if (k.plain() && dk % kLanes == 0) {
+      return WithPlainType(k.view().dtype, [&](auto type) {
+        PackPlainKeys<type()>(k.view().at(t.b, head, 0), k.view().stride[2], tile, dk, m.keys);
+      });
+    }
+#endif
     const auto read = [&](int j, float* row) HWY_ATTR { k.Read(t.b, head, tile.id[j], row); };
     HWY_NAMESPACE::PackKeys(tile, dk, read, m.decoded, m.keys);
   }

@@ -48,6 +48,66 @@ HWY_INLINE void Transpose4(const float* rows, int64_t stride, float* dst, int di
 }
 #endif
 
+#if HWY_TARGET != HWY_SCALAR
+// x[i] = lane i of each, for vectors of as many lanes: 4 x 4 inside 128-bit blocks, then the
+// blocks.
+HWY_INLINE void TransposeSquare(VF (&x)[kLanes]) {
+  const DF d;
+  const hn::Repartition<double, DF> dd;
+  REGARD_UNROLL
+  for (int q = 0; q < kLanes; q += 4) {
+    const auto ab0 = hn::BitCast(dd, hn::InterleaveLower(d, x[q], x[q + 1]));
+    const auto ab2 = hn::BitCast(dd, hn::InterleaveUpper(d, x[q], x[q + 1]));
+    const auto ce0 = hn::BitCast(dd, hn::InterleaveLower(d, x[q + 2], x[q + 3]));
+    const auto ce2 = hn::BitCast(dd, hn::InterleaveUpper(d, x[q + 2], x[q + 3]));
+    x[q] = hn::BitCast(d, hn::InterleaveLower(dd, ab0, ce0));
+    x[q + 1] = hn::BitCast(d, hn::InterleaveUpper(dd, ab0, ce0));
+    x[q + 2] = hn::BitCast(d, hn::InterleaveLower(dd, ab2, ce2));
+    x[q + 3] = hn::BitCast(d, hn::InterleaveUpper(dd, ab2, ce2));
+  }
+  // Block n of x[4 q + c] goes to block q of x[4 n + c].
+  REGARD_UNROLL
+  for (int c = 0; c < 4; ++c) {
+#if HWY_MAX_BYTES == 64
+    const VF a = x[c], b = x[4 + c], e = x[8 + c], f = x[12 + c];
+    const VF ae0 = hn::ConcatLowerLower(d, e, a), ae2 = hn::ConcatUpperUpper(d, e, a);
+    const VF bf0 = hn::ConcatLowerLower(d, f, b), bf2 = hn::ConcatUpperUpper(d, f, b);
+    x[c] = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(bf0), ae0);
+    x[4 + c] = hn::OddEvenBlocks(bf0, hn::SwapAdjacentBlocks(ae0));
+    x[8 + c] = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(bf2), ae2);
+    x[12 + c] = hn::OddEvenBlocks(bf2, hn::SwapAdjacentBlocks(ae2));
+#elif HWY_MAX_BYTES == 32
+    const VF a = x[c], b = x[4 + c];
+    x[c] = hn::ConcatLowerLower(d, b, a);
+    x[4 + c] = hn::ConcatUpperUpper(d, b, a);
+#endif
+  }
+}
+
+// PackKeys below for plain rows of whole vectors: transposed on the way from memory, in registers.
+template <DType T>
+HWY_NOINLINE void PackPlainKeys(const char* first, int64_t stride, const KeyTile& tile, int64_t dk,
+                                float* dst) {
+  const std::integral_constant<DType, T> type;
+  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
+  for (int g = 0; g * kLanes < tile.n; ++g) {
+    float* to = dst + (g / 2) * dk * kPanel + (g % 2) * kLanes;
+    const char* row[kLanes];
+    for (int j = 0; j < kLanes; ++j) {
+      row[j] = first + tile.id[std::min(g * kLanes + j, tile.n - 1)] * stride;
+    }
+    for (int64_t c = 0; c < dk / kLanes; ++c) {
+      VF x[kLanes];
+      REGARD_UNROLL
+      for (int j = 0; j < kLanes; ++j) x[j] = Widen(row[j] + c * kStep, type);
+      TransposeSquare(x);
+      REGARD_UNROLL
+      for (int j = 0; j < kLanes; ++j, to += kPanel) hn::Store(x[j], DF(), to);
+    }
+  }
+}
+#endif
+
 // dst: panels [words][kPanel] of keys, a key's row being `words` 32-bit words: numbers, or pairs or
 // quads of smaller ones (nothing here looks inside). read(j, row) fetches the tile's key j, whole
 // vectors of it. Columns past tile.n hold what was there before: the scores they make are masked.

@@ -67,7 +67,7 @@ struct Call {
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;
   int32_t float_out;
-  float scale_log2;  // scale * log2(e); with hooks: 1
+  float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse
   float scale, softcap;
 };
 

@@ -225,6 +225,7 @@ void forward(const Params& p, cudaStream_t stream) {
   c.scale = p.scale;
   c.softcap = p.softcap;
   c.scale_log2 = x.hooks ? 1.f : p.scale * kLog2e;
+  c.unscale_log2 = 1 / c.scale_log2;
   const int blocks = std::min(c.works, p.sms * x.blocks);
   if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);
   c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;

@@ -13,7 +13,8 @@
 #define REGARD_CPU_FEW_INL_H_
 #endif
 
-#include "cpu/levels-inl.h"
+#include "cpu/level_keys-inl.h"
+#include "cpu/level_values-inl.h"
 #include "cpu/numeric-inl.h"
 #include "cpu/panel.h"
 #include "cpu/score-inl.h"
@@ -24,20 +25,17 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
-// The rows of K or V that a tile names.
-struct TileRows {
-  const char* row[kKeys];
-  void Find(const View& v, const RowTile& t, int64_t h, const KeyTile& tile) {
-    const char* first = v.at(t.b, h, 0);
-    for (int j = 0; j < tile.n; ++j) row[j] = first + tile.id[j] * v.stride[2];
-    for (int j = tile.n; j < kKeys; ++j) row[j] = row[j - 1];
-  }
-};
+// Bytes between the rows in use and those being fetched: enough for memory's latency.
+inline constexpr int64_t kAheadBytes = 8192;
 
-// A tile and the memory behind it.
+// A tile and the rows that it names, in the order in which they are read.
 struct Station {
   KeyTile tile;
-  TileRows k, v;
+  const char* row[4 * kKeys];  // of K, of V, then of both in the tile behind
+  const char** k() { return row; }
+  const char** v() { return row + kKeys; }
+  const char* const* k() const { return row; }
+  const char* const* v() const { return row + kKeys; }
 };
 
 class Few {
@@ -72,12 +70,13 @@ class Few {
     Station stations[2] = {}, *now = stations, *next = stations + 1;
     Arrive(stream, begin, now);
     for (int64_t t = begin; t < end; ++t, std::swap(now, next)) {
-      const bool more = t + 1 < end;
-      if (more) Arrive(stream, t + 1, next);
-      if (panel_.reads(now->tile)) Step(*now, more ? next : nullptr);
+      if (t + 1 < end) Arrive(stream, t + 1, next);
+      std::copy_n(t + 1 < end ? next->row : now->row, 2 * kKeys, now->row + 2 * kKeys);
+      if (panel_.reads(now->tile)) Step(*now);
     }
 #if REGARD_LEVELS
-    for (int r = 0; r < rows_ && integer(v_); ++r) UnmixChannels(m_.acc + r * width_, width_);
+    const bool mixed = integer(v_) && !Nibbles(v_.view().dtype);
+    for (int r = 0; r < rows_ && mixed; ++r) UnmixChannels(m_.acc + r * width_, width_);
 #endif
   }
 
@@ -104,15 +103,20 @@ class Few {
 
  private:
   void Arrive(const KeyStream& stream, int64_t t, Station* s) const {
-    const int64_t h = t_.kv_head(p_);
     stream.get(t, s->tile);
-    s->k.Find(k_.view(), t_, h, s->tile);
-    s->v.Find(v_.view(), t_, h, s->tile);
+    FindRows(k_.view(), s->tile, s->k());
+    FindRows(v_.view(), s->tile, s->v());
   }
 
-  void Step(const Station& at, const Station* next) {
+  void FindRows(const View& v, const KeyTile& tile, const char** row) const {
+    const char* first = v.at(t_.b, t_.kv_head(p_), 0);
+    for (int j = 0; j < tile.n; ++j) row[j] = first + tile.id[j] * v.stride[2];
+    for (int j = tile.n; j < kKeys; ++j) row[j] = row[j - 1];
+  }
+
+  void Step(const Station& at) {
     const KeyTile& tile = at.tile;
-    Dot(at, next);
+    Dot(at);
     const int vecs = round_up(tile.n, kLanes) / kLanes;
     const bool full = tile.n % kLanes == 0 && panel_.reads_all(tile);
     const View& kb = c_.w.key_bias;
@@ -129,7 +133,7 @@ class Few {
         SoftmaxRow<F32, 0>(s, vecs, m_.max + r, sum, m_.acc + r * width_, width_);
       }
     }
-    Add(at, next);
+    Add(at);
   }
 
   // Whether this tensor's own levels are multiplied as they are.
@@ -138,10 +142,10 @@ class Few {
            (c_.numeric == Numeric::int16 || c_.numeric == Numeric::int8);
   }
 
-  void Dot(const Station& at, const Station* next) {
-    if (integer(k_)) return DotInteger(at, next);
+  void Dot(const Station& at) {
+    if (integer(k_)) return DotInteger(at);
     const int vecs = int(depth_ / kLanes);
-    ForSlices(k_, depth_, at.tile, at.k, next ? &next->k : nullptr,
+    ForSlices(k_, depth_, at.tile, at.k(),
               [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
                 ForRowBlocks(rows_, [&](auto r, int r0) {
                   DotRows<type(), r()>(m_.queries + r0 * depth_, vecs, row, keys,
@@ -150,9 +154,9 @@ class Few {
               });
   }
 
-  void Add(const Station& at, const Station* next) {
-    if (integer(v_)) return AddInteger(at, next);
-    ForSlices(v_, width_, at.tile, at.v, next ? &next->v : nullptr,
+  void Add(const Station& at) {
+    if (integer(v_)) return AddInteger(at);
+    ForSlices(v_, width_, at.tile, at.v(),
               [&](auto type, const char* const* row, int first, int keys, const Ahead& ahead) {
                 ForRowBlocks(rows_, [&](auto r, int r0) {
                   AddRows<type(), r()>(m_.scores + r0 * kKeys + first, row, keys,
@@ -163,65 +167,92 @@ class Few {
 
 #if !REGARD_LEVELS
   void QuantizeQueries(int) {}
-  void DotInteger(const Station&, const Station*) {}
-  void AddInteger(const Station&, const Station*) {}
+  void DotInteger(const Station&) {}
+  void AddInteger(const Station&) {}
 #else
+  uint32_t* query_words(int r) const { return m_.query_words + r * p_.dk / 2; }
+  int32_t* query_zeros(int r) const {
+    return reinterpret_cast<int32_t*>(query_words(rows_)) + r * p_.dk / 32;
+  }
+
   void QuantizeQueries(int r) {
+    const DType type = k_.view().dtype;
     const int64_t blocks = p_.dk / 32;
-    int16_t* levels = reinterpret_cast<int16_t*>(m_.query_words) + r * p_.dk;
-    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, levels, m_.query_step + r * blocks,
+    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, Nibbles(type) ? NibbleZero(type) : 128,
+                           dot_, query_words(r), query_zeros(r), m_.query_step + r * blocks,
                            m_.query_low + r * blocks);
   }
 
-  void DotInteger(const Station& at, const Station* next) {
+  // f(whether VNNI serves, whether levels are nibbles), as constants.
+  template <class F>
+  void WithForm(const Rows& rows, const F& f) const {
+    const auto with_dot = [&](auto dot) {
+      if (Nibbles(rows.view().dtype)) return f(dot, std::true_type());
+      f(dot, std::false_type());
+    };
+    if (dot_) return with_dot(std::true_type());
+    with_dot(std::false_type());
+  }
+
+  void DotInteger(const Station& at) {
     const int64_t blocks = p_.dk / 32;
     LevelRows levels;
-    Find(k_, at.k, at.tile.n, reinterpret_cast<char*>(m_.keys), &levels);
-    const Ahead ahead = Next(k_, next ? &next->k : nullptr);
-    ForRowBlocks(rows_, [&](auto r, int r0) {
-      const LevelQueries q{reinterpret_cast<const int16_t*>(m_.query_words) + r0 * p_.dk,
-                           m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
-      const auto dot = dot_ ? DotLevels<r(), true> : DotLevels<r(), false>;
-      dot(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(), m_.scores + r0 * kKeys);
+    Find(k_, at.k(), at.tile.n, reinterpret_cast<char*>(m_.keys), &levels);
+    const Ahead ahead = Later(k_, at.k());
+    WithForm(k_, [&](auto dot, auto nibbles) {
+      ForRowBlocks(rows_, [&](auto r, int r0) {
+        const LevelQueries q{reinterpret_cast<const int32_t*>(query_words(r0)), query_zeros(r0),
+                             m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
+        DotLevels<r(), dot(), nibbles()>(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
+                                         m_.scores + r0 * kKeys);
+      });
     });
   }
 
-  void AddInteger(const Station& at, const Station* next) {
+  void AddInteger(const Station& at) {
     LevelRows levels;
-    Find(v_, at.v, at.tile.n, reinterpret_cast<char*>(m_.values), &levels);
-    const Ahead ahead = Next(v_, next ? &next->v : nullptr);
-    ForRowBlocks(rows_, [&](auto r, int r0) {
-      const auto add = dot_ ? AddLevelRows<r(), true> : AddLevelRows<r(), false>;
-      add(m_.scores + r0 * kKeys, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
-          reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+    Find(v_, at.v(), at.tile.n, reinterpret_cast<char*>(m_.values), &levels);
+    const Ahead ahead = Later(v_, at.v());
+    const int zero = NibbleZero(v_.view().dtype);
+    WithForm(v_, [&](auto dot, auto nibbles) {
+      ForRowBlocks(rows_, [&](auto r, int r0) {
+        AddLevelRows<r(), dot(), nibbles()>(
+            m_.scores + r0 * kKeys, levels, zero, at.tile.n, r0 == 0 ? ahead : Ahead(),
+            reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+      });
     });
   }
 
-  void Find(const Rows& rows, const TileRows& at, int keys, char* buffer, LevelRows* out) {
+  void Find(const Rows& rows, const char* const* row, int keys, char* buffer, LevelRows* out) {
     finite_ &= WithBlockType(rows.view().dtype, [&](auto type) {
-      return FindLevels<type()>(at.row, keys, rows.size() / 32, buffer, m_.key_step, m_.key_sum,
-                                out);
+      return FindLevels<type()>(row, keys, rows.size() / 32, buffer, m_.key_step, m_.key_sum, out);
     });
   }
 #endif
 
-  // A quantised row may begin anywhere in its first line.
-  Ahead Next(const Rows& rows, const TileRows* next) const {
-    if (!next || !rows.dense()) return {};
-    const DTypeInfo& type = info(rows.view().dtype);
-    const int64_t bytes = rows.size() / type.block * type.bytes;
-    return {next->row, int((bytes + (type.block > 1 ? 125 : 63)) / 64)};
+  // How many places ahead rows are fetched: the same tensor's of the next tile where one is read in
+  // several passes over the tile.
+  int KeysAhead() const {
+    if (integer(k_) || integer(v_) || width_ > PassVectors(rows_) * kLanes) return 2 * kKeys;
+    return int(std::clamp<int64_t>(kAheadBytes / std::max(k_.bytes(), v_.bytes()), 4, 2 * kKeys));
+  }
+
+  // What is fetched while `row`s are read. A quantised row may begin anywhere in its first line.
+  Ahead Later(const Rows& rows, const char* const* row) const {
+    if (!rows.dense()) return {};
+    const bool blocks = info(rows.view().dtype).block > 1;
+    return {row + ahead_, int((rows.bytes() + (blocks ? 125 : 63)) / 64)};
   }
 
   // Calls f(type, rows, first key, keys, what to fetch meanwhile): the whole tile at once where its
   // rows can be widened straight from memory, else a vector's worth of keys decoded to f32.
   template <class F>
-  void ForSlices(const Rows& rows, int64_t up, const KeyTile& tile, const TileRows& here,
-                 const TileRows* next, const F& f) const {
+  void ForSlices(const Rows& rows, int64_t up, const KeyTile& tile, const char* const* row,
+                 const F& f) const {
     const View& v = rows.view();
-    const Ahead ahead = Next(rows, next);
+    const Ahead ahead = Later(rows, row);
     if (rows.plain() && rows.size() % kLanes == 0) {
-      return WithPlainType(v.dtype, [&](auto type) { f(type, here.row, 0, tile.n, ahead); });
+      return WithPlainType(v.dtype, [&](auto type) { f(type, row, 0, tile.n, ahead); });
     }
     const int64_t stride = round_up(up, 32);
     const char* decoded[kLanes];
@@ -246,6 +277,7 @@ class Few {
   const int rows_;
   const int64_t depth_, width_;
   const Panel panel_;
+  const int ahead_ = KeysAhead();
   const bool dot_ = kLanes == 16 && has_dot();
   bool finite_ = true;  // what the integers cannot say
 };

@@ -34,6 +34,10 @@ struct Panel {
   bool reads(const KeyTile& k) const {
     return (min_lo <= k.high && max_hi > k.low) || max_sink > k.low;
   }
+  // Keys from the tile's first on, behind which none is read.
+  int reads_until(const KeyTile& k) const {
+    return k.run ? std::min(k.n, std::max(max_hi, max_sink) - k.low) : k.n;
+  }
   bool reads_all(const KeyTile& k) const {
     return (max_lo <= k.low && min_hi > k.high) || min_sink > k.high;
   }

@@ -59,41 +59,47 @@ HWY_INLINE VF SumEach(const VF (&x)[N]) {
 }
 #endif
 
-// Lines of the rows that come next, fetched into the second cache: the first is too small to hold
-// them until they are needed. `row` is null where there is nothing to fetch.
+// Lines of the rows that are read a while later, fetched into the second cache: the first is too
+// small to hold them until they are needed.
 struct Ahead {
-  const char* const* row = nullptr;
-  int lines = 0;  // 64 bytes each
+  const char* const* row = nullptr;  // row[j]: what to fetch while key j is read; null: nothing
+  int lines = 0;                     // 64 bytes each
   HWY_INLINE void Fetch(int j, int line) const { __builtin_prefetch(row[j] + line * 64, 0, 2); }
 };
 
 // Keys of a tile: pointers to `keys` rows; up to the next multiple of kLanes they repeat the last.
-// q: [R][vecs vectors], s: [R][kKeys].
+// q: [R][vecs vectors], s: [R][kKeys]. One or two query rows walk K key by key, as memory lies: the
+// hardware's own prefetcher follows that, and the keys behind are under way by then.
 template <DType T, int R>
 HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* const* row, int keys,
                           const Ahead& next, float* HWY_RESTRICT s) {
   const DF d;
   const std::integral_constant<DType, T> type;
   constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
-  constexpr int kAtOnce = kLanes / (R == 3 ? 4 : R);
+  constexpr int kAtOnce = kLanes / (R == 3 ? 4 : R);            // keys a vector of sums
+  constexpr int kTogether = std::min(kAtOnce, R <= 2 ? 2 : 4);  // keys read side by side
   for (int j = 0; j < keys; j += kAtOnce) {
     VF acc[kLanes];
     REGARD_UNROLL
     for (int t = 0; t < kLanes; ++t) acc[t] = hn::Zero(d);
-    for (int c = 0; c < vecs; ++c) {
-      if (c < next.lines) {
+    REGARD_UNROLL
+    for (int first = 0; first < kAtOnce; first += kTogether) {
+      for (int c = 0; c < vecs; ++c) {
+        if (c < next.lines) {
+          REGARD_UNROLL
+          for (int g = 0; g < kTogether; ++g) next.Fetch(j + first + g, c);
+        }
+        VF x[kTogether];
         REGARD_UNROLL
-        for (int g = 0; g < kAtOnce; ++g) next.Fetch(j + g, c);
-      }
-      VF x[kAtOnce];
-      REGARD_UNROLL
-      for (int g = 0; g < kAtOnce; ++g) x[g] = Widen(row[j + g] + c * kStep, type);
-      REGARD_UNROLL
-      for (int r = 0; r < R; ++r) {
-        const VF w = hn::Load(d, q + (r * vecs + c) * kLanes);
+        for (int g = 0; g < kTogether; ++g) x[g] = Widen(row[j + first + g] + c * kStep, type);
         REGARD_UNROLL
-        for (int g = 0; g < kAtOnce; ++g) {
-          acc[r * kAtOnce + g] = hn::MulAdd(x[g], w, acc[r * kAtOnce + g]);
+        for (int r = 0; r < R; ++r) {
+          const VF w = hn::Load(d, q + (r * vecs + c) * kLanes);
+          REGARD_UNROLL
+          for (int g = 0; g < kTogether; ++g) {
+            VF& sum = acc[r * kAtOnce + first + g];
+            sum = hn::MulAdd(x[g], w, sum);
+          }
         }
       }
     }
@@ -104,7 +110,7 @@ HWY_NOINLINE void DotRows(const float* HWY_RESTRICT q, int vecs, const char* con
   }
 }
 
-// C vectors of columns, `skip` bytes into each row of V, and as many bytes of the next rows.
+// C vectors of columns, `skip` bytes into each row of V, and as many bytes of the rows to come.
 template <DType T, int R, int C>
 HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, int64_t skip,
                          int keys, const Ahead& next, float* HWY_RESTRICT o, int64_t width) {
@@ -138,17 +144,26 @@ HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, in
   }
 }
 
+// Vectors of columns that one pass over V takes: R * C accumulators, C columns and a weight are 21
+// of 32 registers, 11 of 16.
+constexpr int PassVectors(int rows) {
+  return kLanes == 16 ? (rows <= 2 ? 8 : 4) : rows <= 2 ? 4 : 2;
+}
+
 // p: [R][kKeys]; o: [R][width].
 template <DType T, int R>
 HWY_NOINLINE void AddRows(const float* p, const char* const* row, int keys, const Ahead& next,
                           float* o, int64_t width) {
   constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
-  // R * C accumulators, C columns and a weight: 21 of 32 registers, 11 of 16.
-  constexpr int kWide = kLanes == 16 ? (R <= 2 ? 8 : 4) : R <= 2 ? 4 : 2;
+  constexpr int kWide = PassVectors(R);
   const int vecs = int(width / kLanes);
   int c = 0;
   for (; c + kWide <= vecs; c += kWide) {
     AddBlock<T, R, kWide>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+  }
+  if (c + kWide / 2 <= vecs) {
+    AddBlock<T, R, kWide / 2>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+    c += kWide / 2;
   }
   for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, next, o + c * kLanes, width);
 }

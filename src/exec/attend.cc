@@ -33,6 +33,7 @@ struct Call {
 // Branch `n` of a call as a kernel sees it; owns what the view of it borrows.
 struct Prepared {
   Tensor k, v, key_bias;  // pooled copies
+  Tensor mapped;          // values
   RowRanges ranges;
   Work work;
 };
@@ -50,6 +51,10 @@ void prepare(const Call& c, size_t n, Prepared* out) {
     pool_keys(c.plan.problem, br, c.k, c.v, c.threads, &out->k, &out->v, &out->key_bias);
     w.k = out->k.view, w.v = out->v.view, w.key_bias = out->key_bias.view;
     w.problem.nk = source_keys(c.plan.problem, br);
+  }
+  if (br.source.value_map) {
+    out->mapped = map_values(br.source, w.v, c.threads);
+    w.v = out->mapped.view;
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;

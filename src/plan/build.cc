@@ -111,6 +111,18 @@ Plan& Plan::norm(Norm n) {
   for (Branch& b : branches) b.norm = n;
   return *this;
 }
+Plan& Plan::weight(Weight w) {
+  for (Branch& b : branches) b.weight = w;
+  return *this;
+}
+Plan& Plan::value_map(Tensor map) {
+  for (Branch& b : branches) b.source.value_map = map;
+  return *this;
+}
+Plan& Plan::value_skip(float logits) {
+  for (Branch& b : branches) b.value_skip = logits;
+  return *this;
+}
 Plan& Plan::numeric(const std::string& name) {
   for (Branch& b : branches) b.numeric = name;
   return *this;
@@ -121,7 +133,7 @@ Plan& Plan::order(Order o) {
   return *this;
 }
 Plan& Plan::pooled(int block) {
-  for (Branch& b : branches) b.source = {SourceKind::pooled, block};
+  for (Branch& b : branches) b.source.kind = SourceKind::pooled, b.source.block = block;
   lowered = false;
   return *this;
 }

@@ -121,20 +121,6 @@ __device__ __forceinline__ float exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// exp2 without the special-function unit: 2^n by the exponent's bits, 2^f, |f| <= 1/2, by a
-// polynomial (relative error 2e-7). From -127 down: exactly 0.
-__device__ __forceinline__ float exp2_by_fma(float x) {
-  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = fmaxf(x, -127.f), shifted = clamped + kRound;
-  const float f = clamped - (shifted - kRound);
-  float p = 1.32647273e-3f;
-  p = fmaf(p, f, 9.67151299e-3f);
-  p = fmaf(p, f, 5.55073358e-2f);
-  p = fmaf(p, f, 2.40222424e-1f);
-  p = fmaf(p, f, 6.93147004e-1f);
-  p = fmaf(p, f, 1.f);
-  return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
-}
 __device__ __forceinline__ float log2(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

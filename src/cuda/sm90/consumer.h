@@ -53,11 +53,7 @@ class Consumer {
       issue_qk(s);
       clear(now);
       float shrink[2];
-#ifdef MASKEARLY
-      softmax<0>(s, now, shrink, m_.step[k_.slot], __any_sync(~0u, m_.step[k_.slot].mask));
-#else
       softmax<0>(s, now, shrink);
-#endif
       to_weights(s, p);
 
       // p: the weights of step t of work `slot`.
@@ -73,10 +69,6 @@ class Consumer {
           if (!more) break;
         }
         ptx::wait(&m_.k_full[k_.slot], k_.phase);
-#ifdef MASKEARLY
-        const Step step = m_.step[k_.slot];
-        const bool masked = __any_sync(~0u, step.mask);
-#endif
         ptx::wait(&m_.v_full[v_.slot], v_.phase);
         my_turn();
         issue_qk(s);
@@ -84,11 +76,7 @@ class Consumer {
         my_turn_ends();
         const Stats before = now;
         if (last) clear(now);
-#ifdef MASKEARLY
-        const bool moved = softmax<1>(s, now, shrink, step, masked);
-#else
         const bool moved = softmax<1>(s, now, shrink);
-#endif
         // The wait is repeated behind the branch, because within one block of code the compiler
         // moves it before the exponentials, which belong under PV.
         wgmma::pin(s);
@@ -126,11 +114,7 @@ class Consumer {
  private:
   // The next work's first QK overlaps this one's last PV.
   static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
-  #ifdef NOTURNS
-  static constexpr bool kTurns = false;
-#else
   static constexpr bool kTurns = S::kGroups > 1 && S::kD <= 128;
-#endif
   static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
 
   __device__ __forceinline__ void my_turn() {
@@ -287,9 +271,9 @@ class Consumer {
     }
   }
 
-  // The final division makes any shift exact, but a weight above 1 is rounded where the largest one,
-  // 1, is not. Such an error is lost among the others while the weight is at most a sixteenth of the
-  // sum (and below 2^8). Until then the maximum stays where it is.
+  // The final division makes any shift exact, but a weight above 1 is rounded where the largest
+  // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
+  // of the sum (and below 2^8). Until then the maximum stays where it is.
   __device__ __forceinline__ float limit(const Stats& now, int half) const {
     const float most = fminf(quad_sum(now.sum[half]) * 0.0625f, 256.f);
     return fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
@@ -335,14 +319,8 @@ class Consumer {
       for (int i = 0; i < S::kKeys / 8; ++i) {
         float& x = s[4 * i + 2 * half];
         float& y = s[4 * i + 2 * half + 1];
-        x = fmaf(x, scale, -m[half]);
-        y = fmaf(y, scale, -m[half]);
-        x = ptx::exp2(x);
-#ifdef POLY
-        y = i % POLY == POLY - 1 ? ptx::exp2_by_fma(y) : ptx::exp2(y);
-#else
-        y = ptx::exp2(y);
-#endif
+        x = ptx::exp2(fmaf(x, scale, -m[half]));
+        y = ptx::exp2(fmaf(y, scale, -m[half]));
         a += x;
         b += y;
       }
@@ -353,16 +331,10 @@ class Consumer {
   // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
   // `o` must shrink.
   template <int kLater>
-#ifdef MASKEARLY
-  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2], const Step& step, bool masked) {
-#else
   __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2]) {
-#endif
     constexpr float kLarge = 64;
-#ifndef MASKEARLY
     const Step step = m_.step[k_.slot];
     const bool masked = __any_sync(~0u, step.mask);
-#endif
     wgmma::wait<kLater>();
     wgmma::pin(s);
     give_back_k();

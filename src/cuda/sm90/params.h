@@ -56,7 +56,8 @@ struct Params {
   const char* force = nullptr;  // the name of one instance (instances.def); null: the fastest
 
   // Scratch of workspace(params) bytes, 16-byte aligned. The first kCleared are zero before its
-  // first use, and a call leaves them zero again. Calls that may run at the same time need one each.
+  // first use, and a call leaves them zero again. Calls that may run at the same time need one
+  // each.
   void* workspace = nullptr;
   int32_t sms = 132;  // multiprocessors that the call may use
 };

@@ -1,13 +1,12 @@
-// Rows spoilt by values that they do not read (the products multiply the forbidden keys of a step by
-// weights that are zero, and zero times NaN or infinity is NaN), and rows with an infinite score. A
-// warp notices when its rows leave, lists the work, and computes those rows again, pair by pair,
-// when all works are done.
-// Layer: cuda (device code).
+// Rows spoilt by values that they do not read (the products multiply the forbidden keys of a step
+// by weights that are zero, and zero times NaN or infinity is NaN), and rows with an infinite
+// score. A warp notices when its rows leave, lists the work, and computes those rows again, pair by
+// pair, when all works are done. Layer: cuda (device code).
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
 #include "cuda/sm90/producer.h"
-#include "cuda/sm90/rows.h"
+#include "cuda/sm90/row_math.h"
 
 namespace regard::cuda::sm90 {
 

@@ -4,6 +4,7 @@ Usage: methods.py [TOKENS [profile]]. With `profile`: the kernels of each method
 is the faster of Regard's own and cuDNN's. `plan` and `ready` are the host's clock after a warm-up, `attend`
 the device's; `total` is one clock around all three, waiting for the result, as dense is timed too.
 """
+import re
 import statistics
 import sys
 import time
@@ -77,8 +78,9 @@ def profile():
             torch.cuda.synchronize()
         print(method)
         for e in p.key_averages():
-            name = e.key.split("::")[-1].split("(")[0]
-            print(f"  {name[:40]:40} {e.count:3} x {e.device_time:9.1f} us")
+            if e.device_time > 0:
+                name = re.findall(r"\w+_kernel", e.key) or [e.key]
+                print(f"  {name[0][:40]:40} {e.count:3} x {e.device_time:9.1f} us")
 
 
 def main():

@@ -65,7 +65,7 @@ void launch_pooled_dots(const PooledDots& p, void* stream);
 // [first, first + count) of all batch items, counted together.
 struct Probe {
   Rows q, k;
-  float* logits = nullptr;  // [count, group, probes, line]
+  float* logits = nullptr;  // [count, group, probes, line]; then their exponentials
   uint32_t* top = nullptr;  // [count, group, probes], as ordered(): zero before
   float* inverse = nullptr;
   float *vertical = nullptr, *slash = nullptr;  // [batch * heads, nk], [batch * heads, offsets]

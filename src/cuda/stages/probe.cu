@@ -17,7 +17,7 @@ __device__ int64_t seen_by(const Probe& p, int64_t query) {
 // Logits and their maxima: 128 rows (probes of all heads of a KV head) x 128 keys a block, 8 x 8 a
 // thread; sums over channels in order, fused.
 template <class T>
-__global__ void __launch_bounds__(kThreads) logits_kernel(const __grid_constant__ Probe p) {
+__global__ void __launch_bounds__(kThreads, 2) logits_kernel(const __grid_constant__ Probe p) {
   __shared__ __align__(16) float q[2][kDepth][kSide + 4], k[2][kDepth][kSide + 4];
   const int rows = p.group * p.probes, r0 = blockIdx.y * kSide;
   const int64_t j0 = int64_t(blockIdx.x) * kSide;
@@ -33,14 +33,24 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(const __grid_constant_
       query ? row_of<T>(p.q, b, kv * p.group + (r0 + line) / p.probes, query_of(p, r0 + line))
             : nullptr;
   const T* const from_k = key ? row_of<T>(p.k, b, kv, j0 + line) : nullptr;
+  // Where rows lie at 16 bytes, a load takes all eight.
+  const auto wide = [](const T* row) { return reinterpret_cast<uintptr_t>(row) % 16 == 0; };
+  const bool wide_q = wide(from_q), wide_k = wide(from_k);
   float next_q[8], next_k[8];
-  const auto fetch = [&](int t0) {
+  const auto eight = [&](const T* row, bool aligned, int t, float(&to)[8]) {
+    if (row && aligned && t + 8 <= p.q.channels) {
+      const uint4 x = *reinterpret_cast<const uint4*>(row + t);
+      const T* const e = reinterpret_cast<const T*>(&x);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int t = t0 + part + i;
-      next_q[i] = query && t < p.q.channels ? to_float(from_q[t]) : 0;
-      next_k[i] = key && t < p.q.channels ? to_float(from_k[t]) : 0;
+      for (int i = 0; i < 8; ++i) to[i] = to_float(e[i]);
+      return;
     }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) to[i] = row && t + i < p.q.channels ? to_float(row[t + i]) : 0;
+  };
+  const auto fetch = [&](int t0) {
+    eight(from_q, wide_q, t0 + part, next_q);
+    eight(from_k, wide_k, t0 + part, next_k);
   };
   const auto put = [&](int stage) {
 #pragma unroll
@@ -95,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(const __grid_constant_
   }
 }
 
-// One over each row's sum: one warp a row.
+// Exponentials in place and one over each row's sum: one warp a row.
 __global__ void sums_kernel(const __grid_constant__ Probe p) {
   const int64_t row = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -107,15 +117,28 @@ __global__ void sums_kernel(const __grid_constant__ Probe p) {
   float top = unordered(p.top[row]);
   top = top < sink ? sink : top;
   if (top == -kInf) top = 0;
-  const float* const x = p.logits + row * p.line;
+  float* const x = p.logits + row * p.line + lane;
+  constexpr int kAtOnce = 16;  // loads in flight
   float sum = 0;
-#pragma unroll 8
-  for (int64_t j = lane; j < seen; j += 32) sum += exponential::of(x[j] - top);
-  sum = fold(sum) + exponential::of(sink - top);
-  if (lane == 0) {
-    p.top[row] = __float_as_uint(top);
-    p.inverse[row] = sum == 0 ? 0 : __fdiv_rn(1.0f, sum);
+  int64_t j = lane;
+  for (; j + 32 * (kAtOnce - 1) < seen; j += 32 * kAtOnce) {
+    float e[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) e[i] = x[j - lane + 32 * i];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      e[i] = exponential::of(e[i] - top);
+      x[j - lane + 32 * i] = e[i];
+      sum += e[i];
+    }
   }
+  for (; j < seen; j += 32) {
+    const float e = exponential::of(x[j - lane] - top);
+    x[j - lane] = e;
+    sum += e;
+  }
+  sum = fold(sum) + exponential::of(sink - top);
+  if (lane == 0) p.inverse[row] = sum == 0 ? 0 : __fdiv_rn(1.0f, sum);
 }
 
 // One block a head and kThreads keys, or as many offsets: the window of row i begins i keys later,
@@ -125,21 +148,19 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(const __grid_constant
   const int64_t pair = p.first + head / p.group;
   const int64_t bh = pair * p.group + head % p.group;
   const int64_t c = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t first = p.nq - p.probes;
-  const auto probability = [&](int i, int64_t j) {
-    const int64_t row = head * p.probes + i;
-    const float e = exponential::of(p.logits[row * p.line + j] - __uint_as_float(p.top[row]));
-    return e * p.inverse[row];
-  };
+  const int64_t first = p.nq - p.probes, offset = p.offsets - 1 - c;
+  const float* const rows = p.logits + head * p.probes * p.line;
   float vertical = 0, slash = 0;
-  const int64_t offset = p.offsets - 1 - c;
   for (int i0 = 0; i0 < p.probes; i0 += p.part) {
     float down = 0, along = 0;
+#pragma unroll 4
     for (int i = i0; i < min(i0 + p.part, p.probes); ++i) {
       const int64_t position = first + i + p.offset, seen = seen_by(p, first + i);
       const int64_t j = position - offset;
-      if (c < seen) down += probability(i, c);
-      if (c < p.offsets && j >= 0 && j < seen && j <= position) along += probability(i, j);
+      const float* const row = rows + i * p.line;
+      const float inverse = p.inverse[head * p.probes + i];
+      if (c < seen) down += row[c] * inverse;
+      if (c < p.offsets && j >= 0 && j < seen && j <= position) along += row[j] * inverse;
     }
     vertical += down, slash += along;
   }

@@ -49,7 +49,9 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
   list->cols = keep.cols;
   list->bq = bq;
   list->bk = bk;
-  list->index.reserve(size_t(keep.count()));
+  list->index.resize(size_t(keep.count()));
+  uint32_t* to = list->index.data();
+  list->start.reserve(size_t(keep.batch * keep.heads * keep.rows + 1));
   list->start.push_back(0);
   for (int64_t b = 0; b < keep.batch; ++b)
     for (int64_t h = 0; h < keep.heads; ++h)
@@ -57,8 +59,8 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
         const uint64_t* words = keep.word(b, h, r);
         for (int64_t w = 0; w < keep.words_per_row(); ++w)
           for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            list->index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
-        list->start.push_back(int64_t(list->index.size()));
+            *to++ = uint32_t(w * 64 + __builtin_ctzll(bits));
+        list->start.push_back(to - list->index.data());
       }
   Plan plan = one_branch(p);
   plan.branches[0].cover.kind = CoverKind::tiles;

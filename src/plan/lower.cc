@@ -56,17 +56,26 @@ class Lowering {
   }
 
   std::shared_ptr<const IndexList> run() {
-    auto out = std::make_shared<IndexList>(in_);
-    out->index.clear();
+    auto out = std::make_shared<IndexList>();
+    out->batch = in_.batch, out->heads = in_.heads, out->rows = in_.rows, out->cols = in_.cols;
+    out->bq = in_.bq, out->bk = in_.bk, out->start = in_.start, out->list_of = in_.list_of;
+    out->index.reserve(in_.index.size());
     const int64_t keys = source_keys(p_, br_);
     size_t next = 0;  // of rows_
     for (int64_t id = 0; id < in_.lists(); ++id) {
       readers_.clear();
       if (in_.list_of.empty()) add_row(id);
       for (; next < rows_.size() && in_.list_of[rows_[next]] == id; ++next) add_row(rows_[next]);
+      // What every reader may read whole, where nothing but ranges has a say.
+      const bool plain = readers_.size() == 1 && !br_.rule.mask && !br_.order.keys;
+      const int64_t lo = plain ? readers_[0].lo_max : 0, hi = plain ? readers_[0].hi_min : -1;
       for (int64_t e = in_.start[id]; e < in_.start[id + 1]; ++e) {
         const uint32_t col = in_.index[e] & ~IndexList::kBoundary;
         const int64_t j0 = int64_t(col) * in_.bk;
+        if (lo <= j0 && j0 + in_.bk <= hi) {
+          out->index.push_back(col);
+          continue;
+        }
         const Fill f = fill(j0, std::min<int64_t>(j0 + in_.bk, keys));
         if (f == Fill::empty) continue;
         out->index.push_back(f == Fill::full ? col : col | IndexList::kBoundary);

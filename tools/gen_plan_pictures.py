@@ -5,8 +5,9 @@
 
 A panel is one head, queries down and keys across, 4096 tokens in cells of 32 x 32; blue is what the
 plan reads exactly, darker for a larger share of the cell, sand what it reads as means, by features
-or in some other summary, grey what it leaves out, white what causality hides. Methods stand at their defaults; where those read everything, or where learned tensors are
-needed, at what the tests use (tests/oracles), which plans.json says.
+or in some other summary, grey what it leaves out, white what causality hides. Methods stand at
+their defaults; where those read everything, or where learned tensors are needed, at what the tests
+use (tests/oracles), which plans.json says.
 """
 import argparse
 import json
@@ -41,7 +42,8 @@ def png(pixels):
     def chunk(kind, data):
         return (struct.pack(">I", len(data)) + kind + data
                 + struct.pack(">I", zlib.crc32(kind + data)))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", cols, rows, 4, 3, 0, 0, 0))
+    header = struct.pack(">IIBBBBB", cols, rows, 4, 3, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
             + chunk(b"PLTE", bytes(x for colour in PALETTE for x in colour))
             + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
 
@@ -113,7 +115,8 @@ def main():
         params, made = choose(name, inputs)
         panels = []
         for plan in made:
-            panels += [panel(plan.mask()[0, 0], exact_mask(plan)), np.zeros((TOKENS // CELL, GAP), int)]
+            panels += [panel(plan.mask()[0, 0], exact_mask(plan)),
+                       np.zeros((TOKENS // CELL, GAP), int)]
         (arguments.out / f"{name}.png").write_bytes(png(np.concatenate(panels[:-1], 1)))
         index[name] = {"parameters": spec(params),
                        "density": {k: round(p.density, 4) for k, p in zip(KINDS, made)}}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the planning of every method that needs no weights against exact attention, by stage.
 
-    PYTHONPATH=build/python tools/plan_cost.py [--tokens 16384] [--heads 4] [--rounds 3] [METHOD ...]
+    PYTHONPATH=build/python tools/plan_cost.py [--tokens 16384] [--heads 4] [METHOD ...]
 
 Medians of `rounds` runs at the defaults on planted input ("mixed": each head another structure); a
 table in Markdown, dearest first.

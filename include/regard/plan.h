@@ -189,7 +189,7 @@ struct Cost {
   double causal_pairs = 0;  // pairs of exact attention under the same rule (cover all)
   double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
   double tiles = 0;
-  double flops = 0;                // 2 (dk + dv) per tile pair
+  double flops = 0;                // 2 (dk + dv) per tile pair; linear: per token
   double bytes = 0;                // q, k, v, out and lists once; K and V once a tile
   std::vector<double> head_pairs;  // pairs by query head, summed over the batch
   double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }

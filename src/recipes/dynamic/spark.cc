@@ -37,7 +37,7 @@ REGARD_DEFINE_RECIPE(spark) {
           .differs =
               "No code of the authors is public. Certain: the split of channels, the threshold by "
               "mean, deviation and normal quantile, about top_k keys. Our reading: statistics over "
-              "the keys a query sees, with the population's deviation (as Gemma 3n's released layers "
+              "the keys a query sees, with the population's deviation (as Gemma 3n's layers "
               "do for activations); all keys while there are at most top_k. The output here is "
               "exact attention, by all channels, over the keys found: what a model not trained "
               "with it needs. In the paper, as far as our sources tell, softmax runs "

@@ -28,7 +28,7 @@ struct Source {
   SourceKind kind = SourceKind::raw;
   int32_t block = 1;
   // f32 [1, 1|kv_heads, dv + 1, dv]: values v become v M + b, M the first dv rows and b the last.
-  // Empty: as they are. Since weights are divided by their sum this is a map of the branch's output.
+  // Empty: as they are. Weights are divided by their sum, so this maps the branch's output.
   Tensor value_map{};
 };
 

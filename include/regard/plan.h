@@ -28,7 +28,7 @@ struct Source {
   SourceKind kind = SourceKind::raw;
   int32_t block = 1;
   // f32 [1, 1|kv_heads, dv + 1, dv]: values v become v M + b, M the first dv rows and b the last.
-  // Empty: as they are. Since weights are divided by their sum this is a map of the branch's output.
+  // Empty: as they are. Weights are divided by their sum, so this maps the branch's output.
   Tensor value_map{};
 };
 
@@ -189,7 +189,7 @@ struct Cost {
   double causal_pairs = 0;  // pairs of exact attention under the same rule (cover all)
   double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
   double tiles = 0;
-  double flops = 0;                // 2 (dk + dv) per tile pair
+  double flops = 0;                // 2 (dk + dv) per tile pair; linear: per token
   double bytes = 0;                // q, k, v, out and lists once; K and V once a tile
   std::vector<double> head_pairs;  // pairs by query head, summed over the batch
   double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }

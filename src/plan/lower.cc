@@ -60,8 +60,9 @@ class Lowering {
   }
 
   std::shared_ptr<const IndexList> run() {
-    auto out = std::make_shared<IndexList>(in_);
-    out->index.clear();
+    auto out = std::make_shared<IndexList>();
+    out->batch = in_.batch, out->heads = in_.heads, out->rows = in_.rows, out->cols = in_.cols;
+    out->bq = in_.bq, out->bk = in_.bk, out->start = in_.start, out->list_of = in_.list_of;
     out->index.reserve(in_.index.size());
     const int64_t keys = source_keys(p_, br_);
     size_t next = 0;  // of rows_

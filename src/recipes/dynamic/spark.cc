@@ -31,17 +31,16 @@ REGARD_DEFINE_RECIPE(spark) {
               "of normal numbers top_k would: no sorting, one pass over the row.",
           .when =
               "Models trained with it, which put what decides into the first channels. On other "
-              "models half the channels guess the rest, and k has to be generous.",
+              "models half the channels guess the rest, and top_k has to be generous.",
           .cost = "A product over `channels` of dk channels for every pair, which is most of the "
                   "time; then about top_k single keys a query.",
           .differs =
               "No code of the authors is public. Certain: the split of channels, the threshold by "
               "mean, deviation and normal quantile, about top_k keys. Our reading: statistics over "
-              "the "
-              "keys a query sees, with the population's deviation (Gemma 3n's released layers of "
-              "the same authors use it for activations); all keys while there are at most k. The "
-              "output here is exact attention, by all channels, over the keys found: what a model "
-              "not trained with it needs. In the paper, as far as our sources tell, softmax runs "
+              "the keys a query sees, with the population's deviation (as Gemma 3n's layers "
+              "do for activations); all keys while there are at most top_k. The output here is "
+              "exact attention, by all channels, over the keys found: what a model not trained "
+              "with it needs. In the paper, as far as our sources tell, softmax runs "
               "over the predicted logits and each weight is multiplied by softplus of the other "
               "channels' product; that form is not part.",
           .needs = {"single"},

@@ -11,6 +11,7 @@
 #include "stages/lists.h"
 #include "stages/matrix.h"
 #include "stages/rows.h"
+#include "stages/scan.h"
 #include "stages/select.h"
 
 namespace regard::lists {
@@ -34,9 +35,12 @@ Plan keys_by_logits(const Ctx& ctx, const Inputs& x, int64_t channels, const F& 
       parallel_for(p.group() * parts, ctx.threads, [&](int64_t item, int) {
         const int64_t h = kv * p.group() + item / parts, first = item % parts * kRows;
         const int64_t rows = std::min(kRows, p.nq - first);
-        std::vector<float> queries(size_t(rows * channels)), logits(size_t(rows * stride));
+        static thread_local std::vector<float> queries, logits;
+        queries.resize(size_t(rows * channels)), logits.resize(size_t(rows * stride));
         matrix::load_rows(q, b, h, first, rows, queries.data());
-        for (int64_t c = 0; c < matrix::panels(p.nk); ++c)
+        const int64_t last =
+            x.causal ? std::clamp<int64_t>(first + rows + p.offset, 0, p.nk) : p.nk;
+        for (int64_t c = 0; c < matrix::panels(last); ++c)
           matrix::multiply(queries.data(), rows, channels, keys.panel(c),
                            &logits[c * matrix::kPanel], stride);
         for (int64_t i = 0; i < rows; ++i) {
@@ -47,17 +51,6 @@ Plan keys_by_logits(const Ctx& ctx, const Inputs& x, int64_t channels, const F& 
       });
     }
   return Plan::columns(p, keys_of(p, p.batch, p.heads, 1, kept));
-}
-
-// Mean plus so many standard deviations of the finite ones of n numbers.
-double above(const float* s, int64_t n, const std::vector<double>& quantile) {
-  double count = 0, sum = 0, squares = 0;
-  for (int64_t j = 0; j < n; ++j)
-    if (std::isfinite(s[j])) count += 1, sum += double(s[j]);
-  const double mean = count > 0 ? sum / count : 0;
-  for (int64_t j = 0; j < n; ++j)
-    if (std::isfinite(s[j])) squares += (double(s[j]) - mean) * (double(s[j]) - mean);
-  return mean + quantile[n] * std::sqrt(count > 0 ? squares / count : 0);
 }
 
 // z with P(Z > z) = share for a standard normal Z, by bisection.
@@ -93,12 +86,12 @@ Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t 
   parallel_for(x.problem.nk - std::min(count, x.problem.nk), ctx.threads, [&](int64_t n, int) {
     quantile[count + 1 + n] = upper_quantile(double(count) / double(count + 1 + n));
   });
-  return keys_by_logits(ctx, x, channels,
-                        [&](const float* s, int64_t seen, std::vector<uint32_t>* out) {
-                          const double least = seen <= count ? -kInf : above(s, seen, quantile);
-                          for (int64_t j = 0; j < seen; ++j)
-                            if (double(s[j]) >= least) out->push_back(uint32_t(j));
-                        });
+  return keys_by_logits(
+      ctx, x, channels, [&](const float* s, int64_t seen, std::vector<uint32_t>* out) {
+        const scan::Moments m = scan::moments(s, seen);
+        const double least = seen <= count ? -kInf : m.mean + quantile[seen] * m.deviation;
+        scan::at_least(s, seen, least, out);
+      });
 }
 
 Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count) {

@@ -107,13 +107,15 @@ Plan lsh_attention(const Ctx& ctx, const Inputs& x, const Lsh& how) {
     std::vector<Sorted> sorted;
     for (const Labels& k : keys) sorted.emplace_back(k.row(b, h / p.group()), p.nk, k.count);
     Union rounds(p.nk);
+    std::vector<uint32_t> list;
     for (int64_t i = 0; i < p.nq; ++i) {
       const int64_t position = i + p.offset;
       const int64_t end = x.causal ? std::clamp<int64_t>(position + 1, 0, p.nk) : p.nk;
-      std::vector<uint32_t>& list = lists.open(bh);
+      list.clear();
       for (size_t r = 0; r < sorted.size(); ++r)
         sorted[r].find(queries[r].row(b, h)[i], position, end, how.chunk, &list);
       rounds.finish(&list, position, p.nk, how.self_always);
+      lists.open(bh) = list;  // no larger than it has to be
       lists.reads_last(bh, i);
     }
   });

@@ -12,6 +12,10 @@ LLAMA ?=
 LENGTHS ?= 2k,4k,8k
 BUDGET ?=
 FRONTIERS ?=
+# What each head of the searched profile may be.
+SEARCHED ?= a_shape,a_shape:n_local=128,a_shape:n_local=768,a_shape:n_local=1536,a_shape:n_local=3072,$\
+  xattention,xattention:threshold=0.85,vertical_slash:slash_size=300,$\
+  vertical_slash:vertical_size=200,slash_size=100,power,longformer:window=256,longformer:window=512
 # Whom `make bench` times beside Regard and ggml; torch downloads 2.7 GB.
 PEERS ?= openvino
 # Anything else for CMake, such as CMAKE_FLAGS=-DREGARD_CUDA=ON
@@ -37,7 +41,7 @@ demo: configure ## fetch, build, and run three sparse methods in a real model ov
 frontier: configure ## every method on the model at 2K to 8K tokens (hours; goes on after a stop), and docs/atlas.md
 	ninja -C build -j $(JOBS) regard_cli ggml-regard
 	test -e build/profile.json || build/bin/regard search $(MODEL) $(TEXT) --ctx 8192 \
-	  --bound 0.1 --out build/profile.json
+	  --bound 0.08 --methods '$(SEARCHED)' --out build/profile.json
 	build/bin/regard frontier $(MODEL) $(TEXT) --lengths $(LENGTHS) --profile build/profile.json \
 	  --out build/frontier $(if $(BUDGET),--budget $(BUDGET))
 	$(PYTHON) tools/gen_atlas.py --out docs/atlas.md build/frontier $(FRONTIERS)

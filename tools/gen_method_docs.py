@@ -4,9 +4,13 @@
     PYTHONPATH=build/python tools/gen_method_docs.py --out build/docs/methods
 """
 import argparse
+import json
+import os
 import pathlib
 
 import regard
+
+PLANS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "images" / "plans"
 
 NEEDS = {"causal": "causal attention", "square": "all queries at once",
          "single": "one sequence, not packed ones", "weights": "its tensor parameters"}
@@ -60,7 +64,23 @@ def twin(record):
     return f"{setting} it equals exact attention, which the tests hold it to.\n"
 
 
-def page(record):
+def picture(name, out):
+    """The plan on every planted generator (tools/gen_plan_pictures.py), where it was drawn."""
+    index = PLANS / "plans.json"
+    drawn = json.loads(index.read_text()).get(name) if index.exists() else None
+    if not drawn:
+        return ""
+    link = pathlib.PurePath(os.path.relpath(PLANS / f"{name}.png", out)).as_posix()
+    kinds = list(drawn["density"])
+    setting = f" with `{drawn['parameters']}`" if drawn["parameters"] else ""
+    rows = ["| " + " | ".join(kinds) + " |", "|---" * len(kinds) + "|",
+            "| " + " | ".join(f"{d:.3f}" for d in drawn["density"].values()) + " |"]
+    return (f"## Its plan\n\n![plans of {name} on {', '.join(kinds)}]({link})\n\n"
+            f"On planted inputs of 4096 tokens{setting}, queries down, keys across; from left to "
+            "right, with the share of the pairs that is read:\n\n" + "\n".join(rows) + "\n")
+
+
+def page(record, out):
     name = record["name"]
     needs = ", ".join(NEEDS.get(n, n) for n in record["needs"]) or "nothing beyond q, k and v"
     prefix = ("A row's output depends on no later token, so prefill and decode agree."
@@ -70,7 +90,8 @@ def page(record):
     sections = [f"# {record['title']}\n", record["summary"] + "\n",
                 f"- Paper: {record['paper']}\n"
                 f"- Family: {record['family']}; phase: {record['phase']}\n- Needs: {needs}\n",
-                "## When to use it\n", record["when"] + "\n", "## Parameters\n", parameters(record),
+                "## When to use it\n", record["when"] + "\n", picture(name, out),
+                "## Parameters\n", parameters(record),
                 "## Cost\n", record["cost"] + "\n", "## Exactness\n", twin(record), prefix + "\n"]
     if record["differs"]:
         sections += ["## Paper and authors' code\n", record["differs"] + "\n"]
@@ -104,7 +125,7 @@ def main():
         old.unlink()
     (out / "README.md").write_text(index(records))
     for record in records:
-        (out / f"{record['name']}.md").write_text(page(record))
+        (out / f"{record['name']}.md").write_text(page(record, out))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 import ctypes as c
 import os
 import pathlib
+import time
 
 import torch
 
@@ -61,11 +62,13 @@ def _load():
 
 
 class Runner:
-    """A plan of one branch made ready on q, k, v [B, H, N, D]; calling it runs on torch's stream."""
+    """A plan made ready on q, k, v [B, H, N, D]: of one branch, or of a method of the catalogue, causal
+    ("xattention:threshold=0.9"). Calling it runs on torch's stream. `seconds`: what making it took."""
 
     lib = None
 
-    def __init__(self, q, k, v, *, pages=None, nk=None, impl=None, lists=None, **fields):
+    def __init__(self, q, k, v, *, pages=None, nk=None, impl=None, lists=None,
+                 method=None, wants_density=False, **fields):
         if Runner.lib is None:
             Runner.lib = _load()
         lib = self.lib
@@ -90,11 +93,22 @@ class Runner:
         if impl:
             options.impl = impl.encode()
         plan, self.runner = c.c_void_p(), c.c_void_p()
-        self._check(lib.regard_plan_create(c.byref(problem), c.byref(branch), 1, 0, None,
-                                           c.byref(plan)))
+        begin = time.perf_counter()
+        if method:
+            self._check(lib.regard_plan_method(method.encode(), c.byref(tensors), 1,
+                                               c.c_float(float("nan")), c.byref(plan)))
+        else:
+            self._check(lib.regard_plan_create(c.byref(problem), c.byref(branch), 1, 0, None,
+                                               c.byref(plan)))
+        planned = time.perf_counter()
         try:
             self._check(lib.regard_runner_create(plan, c.byref(tensors), c.byref(options),
                                                  c.byref(self.runner)))
+            self.seconds = {"plan": planned - begin, "ready": time.perf_counter() - planned}
+            density = c.c_double()
+            if method and wants_density:
+                self._check(lib.regard_plan_density(plan, c.byref(density)))
+            self.density = density.value
         finally:
             lib.regard_plan_free(plan)
         self.bytes = lib.regard_runner_workspace(self.runner)

@@ -1,5 +1,6 @@
-"""Regard (through its C ABI) beside torch's cuDNN, Flash and FlexAttention in one process on one GPU.
+"""Regard (through its C ABI) beside cuDNN, FlexAttention and FlashAttention-3 and -4 in one process.
 
+The last two take part where their packages can be imported (fa3-fwd; flash-attn-4 with its needs).
 Usage: rivals.py [--quick]. Prints Markdown tables. Times are medians of CUDA-graph replays (Flex:
 events), the contestants taking turns; inputs are normal random numbers in bf16. Each result is compared
 with cuDNN's or a masked float32 product before it is timed.
@@ -49,6 +50,24 @@ def sdpa(q, k, v, backend, **how):
         with sdpa_kernel(backend), torch.no_grad():
             return F.scaled_dot_product_attention(q, k, v, **how)
     return run
+
+
+try:
+    from fa3_fwd_interface import flash_attn_func as flash3
+except ImportError:
+    flash3 = None
+try:
+    from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
+    from flash_attn.cute.interface import flash_attn_func as flash4
+except ImportError:
+    flash4 = None
+
+
+def flash(q, k, v, **how):
+    """FlashAttention on [B, N, H, D] copies, by name."""
+    x = [t.transpose(1, 2).contiguous() for t in (q, k, v)]
+    named = {"FlashAttention-3": flash3, "FlashAttention-4": flash4}
+    return {name: (lambda f=f: f(*x, **how)) for name, f in named.items() if f}
 
 
 def randn(*shape):
@@ -129,7 +148,8 @@ def dense():
                     close(impl, run(), cudnn())
                     ours[impl] = run
                 flops = 4 * b * h * n * n * d * (0.5 if causal else 1)
-                contest(f"D{d} {n}{' causal' if causal else ''}", ours, {"cuDNN": cudnn}, 2,
+                rivals = {"cuDNN": cudnn, **flash(q, k, v, causal=causal)}
+                contest(f"D{d} {n}{' causal' if causal else ''}", ours, rivals, 2,
                         lambda s: flops / s / 1e12, "TFLOP/s")
 
 
@@ -152,12 +172,22 @@ def sparse():
             mask = BlockMask.from_kv_blocks(torch.zeros_like(num), order, num, order, BLOCK_SIZE=128)
             with torch.no_grad():
                 close("tiles", run(), flex(q, k, v, block_mask=mask))
-                t = take_turns({run.name: graph_of(run, 2),
-                                "Flex": (lambda: flex(q, k, v, block_mask=mask), 1)})
+                rivals = {"Flex": (lambda: flex(q, k, v, block_mask=mask), 1)}
+                if flash4:
+                    none = torch.zeros_like(num)
+                    blocks = BlockSparseTensorsTorch(
+                        mask_block_cnt=none, mask_block_idx=torch.zeros_like(order),
+                        full_block_cnt=num, full_block_idx=order, block_size=(128, 128))
+                    (four,) = [f for name, f in flash(q, k, v, block_sparse_tensors=blocks).items()
+                               if name.endswith("4")]
+                    four()
+                    rivals["FlashAttention-4"] = (four, 1)
+                t = take_turns({run.name: graph_of(run, 2), **rivals})
             flops = 4 * 16 * n * n * 128 * kept / nb
+            best = min(t[name] for name in rivals)
             for name, s in t.items():
                 print(f"| {n} density {density} | {name} | {s * 1e6:.0f} | {flops / s / 1e12:.0f} TFLOP/s "
-                      f"| {t['Flex'] / s:.2f} |", flush=True)
+                      f"| {best / s:.2f} |", flush=True)
 
 
 def band():

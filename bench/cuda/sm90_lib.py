@@ -35,7 +35,7 @@ class Library:
     def __init__(self, path):
         self.c = C.CDLL(path)
         assert self.c.regard_sm90_params_size() == C.sizeof(Params), "Params differs from params.h"
-        self.work = torch.zeros(1024, dtype=torch.uint8, device="cuda")
+        self.c.regard_sm90_workspace.restype = C.c_size_t
         self.sms = torch.cuda.get_device_properties(0).multi_processor_count
 
     def call(self, q, k, v, scale=None, causal=False, left=-1, right=-1, sink=0, offset=None,
@@ -57,12 +57,14 @@ class Library:
                    right=0 if causal else right, sink=sink, softcap=softcap, alibi=ptr(alibi),
                    sink_logit=ptr(sink_logit), cu_q=ptr(cu_q), cu_k=ptr(cu_k),
                    sequences=0 if cu_q is None else len(cu_q) - 1, max_nq=max_nq,
-                   force=force.encode() if force else None, workspace=self.work.data_ptr(),
-                   sms=self.sms)
+                   force=force.encode() if force else None, sms=self.sms)
         if tiles is not None:  # (start, index, list_batch, list_heads, rows, bq, bk)
             start, index, p.list_batch, p.list_heads, p.list_rows, p.bq, p.bk = tiles
             p.start, p.index = start.data_ptr(), index.data_ptr()
-        keep = (q, k, v, out, lse, cu_q, cu_k, tiles, alibi, sink_logit, p)
+        work = torch.zeros(max(16, self.c.regard_sm90_workspace(C.byref(p))), dtype=torch.uint8,
+                           device=q.device)
+        p.workspace = work.data_ptr()
+        keep = (work, q, k, v, out, lse, cu_q, cu_k, tiles, alibi, sink_logit, p)
         error = C.create_string_buffer(256)
 
         def run(_=keep):

@@ -15,5 +15,9 @@ int regard_sm90_forward(const regard::cuda::sm90::Params* p, void* stream, char*
     return 1;
   }
 }
+// Bytes, or 0 where the call would be refused.
+size_t regard_sm90_workspace(const regard::cuda::sm90::Params* p) {
+  return regard::cuda::sm90::refusal(*p).empty() ? regard::cuda::sm90::workspace(*p) : 0;
+}
 size_t regard_sm90_params_size() { return sizeof(regard::cuda::sm90::Params); }
 }

@@ -17,6 +17,7 @@ struct Trace {
 struct Ctx {
   int threads = 1;
   Trace* trace = nullptr;
+  void* stream = nullptr;  // GPU tensors: the cudaStream_t after whose work they are read
 };
 
 // Adds the time of its scope to trace.seconds[stage]; free when there is no trace.

@@ -27,6 +27,9 @@ enum class SourceKind : uint8_t {
 struct Source {
   SourceKind kind = SourceKind::raw;
   int32_t block = 1;
+  // f32 [1, 1|kv_heads, dv + 1, dv]: values v become v M + b, M the first dv rows and b the last.
+  // Empty: as they are. Weights are divided by their sum, so this maps the branch's output.
+  Tensor value_map{};
 };
 
 // Keys with pos_q - left <= pos_k <= pos_q + right (both ends inclusive, -1 = unlimited), and the
@@ -62,6 +65,24 @@ struct Score {
   Tensor key_bias{};                // [B|1, kv_heads|1, 1, nk] f32: a key's log-weight
 };
 
+// What a pair weighs. exponential: exp(logit). The others are products phi(q) . phi(k) of features,
+// linear attention over the branch's pairs: keys that a whole tile of queries may read enter as one
+// sum of phi(k) v^T. Branches of random features merge with exponential ones, whose weights they
+// estimate; the other kinds have a scale of their own. They take raw keys as they stand, no scores
+// and no numeric (f32).
+enum class WeightKind : uint8_t {
+  exponential,
+  softmax,  // phi(x) = softmax of x over its channels
+  elu,      // phi(x) = elu(x) + 1
+  relu,     // phi(x) = max(x, 0)
+  random,   // phi(x)_r = exp(w_r . y - |y|^2 / 2) / sqrt(m), y = x sqrt(scale), for m directions w:
+            // phi(q) . phi(k) has the mean exp(scale q.k) over normal w (Performer, 2009.14794)
+};
+struct Weight {
+  WeightKind kind = WeightKind::exponential;
+  Tensor directions{};  // random: f32 [1, 1, m, dk]
+};
+
 enum class NormKind : uint8_t {
   softmax,
   softmax_sink,  // one more logit per head in the denominator, without a value
@@ -89,7 +110,12 @@ struct Branch {
   Cover cover;
   Rule rule;
   Score score;
+  Weight weight;
   Norm norm;
+  // Keys in blocks of 64 by position, ascending: in a row, the values of a block whose greatest
+  // logit lies more than this below the greatest so far stay out; their weights stay in the sum
+  // (SpargeAttn's second stage, arXiv 2502.18137). Of raw keys as they stand; 0: off.
+  float value_skip = 0;
   std::string numeric = "f32";  // arithmetic of QK and PV: one of numerics()
 };
 
@@ -117,6 +143,9 @@ struct Plan {
   Plan& mask(std::shared_ptr<const BitMask> m);
   Plan& score(Score s);
   Plan& norm(Norm n);
+  Plan& weight(Weight w);
+  Plan& value_map(Tensor map);
+  Plan& value_skip(float logits);
   Plan& numeric(const std::string& name);
   Plan& pooled(int block);
   Plan& order(Order o);
@@ -160,7 +189,7 @@ struct Cost {
   double causal_pairs = 0;  // pairs of exact attention under the same rule (cover all)
   double tile_pairs = 0;    // pairs in the tiles touched: what a kernel computes
   double tiles = 0;
-  double flops = 0;                // 2 (dk + dv) per tile pair
+  double flops = 0;                // 2 (dk + dv) per tile pair; linear: per token
   double bytes = 0;                // q, k, v, out and lists once; K and V once a tile
   std::vector<double> head_pairs;  // pairs by query head, summed over the batch
   double density() const { return causal_pairs > 0 ? pairs / causal_pairs : 0; }

@@ -93,7 +93,8 @@ const char* regard_version(void);
  * borrowed, else null. */
 int regard_plan_create(const regard_problem*, const regard_branch* branches, int32_t count,
                        int32_t combine, const regard_view* gate, regard_plan** plan);
-/* A method of the catalogue, "xattention:threshold=0.9", on q, k, v; scale NaN: 1 / sqrt(dk). */
+/* A method of the catalogue, "xattention:threshold=0.9", on q, k, v; scale NaN: 1 / sqrt(dk). In a
+ * GPU's memory q and k are read after the work on the default stream. */
 int regard_plan_method(const char* spec, const regard_tensors*, int32_t causal, float scale,
                        regard_plan** plan);
 /* Share of exact attention's pairs that the plan reads. */

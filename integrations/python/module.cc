@@ -32,10 +32,10 @@ Inputs inputs_of(const Array& q, const Array& k, const Array& v, bool causal,
   return x;
 }
 
-Ctx context(int threads, Trace* trace) {
+Ctx context(int threads, Trace* trace, uint64_t stream) {
   if (threads < 0 || threads > 4096)
     throw Error("threads must be 0 (all) or 1 to 4096, got " + std::to_string(threads));
-  return {threads ? threads : hardware_threads(), trace};
+  return {threads ? threads : hardware_threads(), trace, reinterpret_cast<void*>(stream)};
 }
 
 // A plan and what making it took.
@@ -47,7 +47,7 @@ struct Planned {
 
 Planned plan_of(const Array& q, const Array& k, const Array& v, const std::string& method,
                 const nb::dict& params, bool causal, std::optional<float> scale,
-                const std::string& numeric, int threads) {
+                const std::string& numeric, int threads, uint64_t stream) {
   Method m = method.find(':') == method.npos ? make_method(method, values_of(params))
                                              : parse_method(method);
   if (method.find(':') != method.npos && params.size() > 0)
@@ -56,7 +56,7 @@ Planned plan_of(const Array& q, const Array& k, const Array& v, const std::strin
   Planned out;
   out.spec = m.spec();
   const nb::gil_scoped_release free;
-  out.plan = make_plan(m, x, context(threads, &out.trace));
+  out.plan = make_plan(m, x, context(threads, &out.trace, stream));
   return out;
 }
 

@@ -2,6 +2,7 @@
 #include "cuda/cuda.h"
 
 #include "regard/status.h"
+#include "stages/device.h"
 
 namespace regard::cuda {
 namespace {
@@ -26,3 +27,14 @@ std::string device_name() { refuse(); }
 double time_graph(void (*)(void*, void*), void*, int, int) { refuse(); }
 
 }  // namespace regard::cuda
+
+namespace regard::device {
+
+BlockScores antidiagonal(const Inputs&, int, int, void*) { cuda::refuse(); }
+BlockScores pooled_means(const Inputs&, int, int, void*) { cuda::refuse(); }
+bool selects(const BlockScores&, const Selector&) { cuda::refuse(); }
+TileBits select(const BlockScores&, const Selector&) { cuda::refuse(); }
+estimate::VerticalSlash vertical_slash(const Inputs&, int, void*) { cuda::refuse(); }
+std::vector<double> means(const View&, int64_t, int64_t, int64_t, void*) { cuda::refuse(); }
+
+}  // namespace regard::device

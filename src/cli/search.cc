@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/frontier.h"
+#include "cli/recall.h"
 #include "cli/run_files.h"
 #include "cli/run_interrupt.h"
 #include "cli/run_progress.h"
@@ -19,6 +20,8 @@
 
 namespace regard::cli {
 namespace {
+
+constexpr uint64_t kRecallSeed = 0x5ea5c4;  // other needles than a frontier's default
 
 struct Arguments {
   std::string model, text, methods = "all", out, plugin, kv = "f16";
@@ -54,26 +57,43 @@ std::vector<Method> candidates(const std::string& list) {
   return out;
 }
 
-void calibrate(const Arguments& a, const std::string& text, Calibration* calibration,
-               int64_t* tokens_read) {
+// The second half of the text, where there is enough: what is judged later is read from the
+// beginning, and must not have been calibrated on. Its end repeats passages and asks for needles.
+struct Calibrated {
+  std::unique_ptr<Calibration> facts;
+  int64_t tokens = 0;
+  bool recall = false;
+};
+Calibrated calibrate(const Arguments& a, const std::vector<Method>& all, const std::string& text) {
   ggml::Control& control = load_plugin(a.plugin);
   const Model model(a.model, a.verbose);
   std::vector<int32_t> tokens = model.tokenize(text);
-  // The second half of the text, where there is enough: what is judged later is read from the
-  // beginning, and must not have been calibrated on.
-  const int64_t all = int64_t(tokens.size());
-  const int64_t from = a.from >= 0 ? a.from : all >= 2 * a.ctx ? all / 2 : 0;
-  if (from >= all) throw Error(fmt::format("search: --from {}; the text has {} tokens", from, all));
+  const int64_t read = int64_t(tokens.size());
+  const int64_t from = a.from >= 0 ? a.from : read >= 2 * a.ctx ? read / 2 : 0;
+  if (from >= read)
+    throw Error(fmt::format("search: --from {}; the text has {} tokens", from, read));
   tokens.erase(tokens.begin(), tokens.begin() + from);
   tokens.resize(std::min({tokens.size(), size_t(a.ctx), size_t(model.train_ctx())}));
-  *tokens_read = int64_t(tokens.size());
-  if (*tokens_read < 2 * a.ubatch)
+  Calibrated out;
+  out.tokens = int64_t(tokens.size());
+  if (out.tokens < 2 * a.ubatch)
     throw Error(fmt::format("search: {} tokens; at least two micro-batches of {} are needed",
                             tokens.size(), a.ubatch));
-  Progress bar(1, *tokens_read);
+  RecallTask task = recall_task(
+      tokens, [&](const std::string& s) { return model.tokenize_piece(s); }, kRecallSeed);
+  out.recall = task.why_not.empty();
+  int64_t recall = out.tokens;
+  if (out.recall) {
+    tokens = std::move(task.tokens);
+    recall = task.positions[0] / a.ubatch * a.ubatch;
+  }
+  // Long contexts are what it is for: the second half of the document decides.
+  out.facts =
+      std::make_unique<Calibration>(all, out.tokens / 2 / a.ubatch * a.ubatch, recall, a.threads);
+  Progress bar(1, out.tokens);
   const std::vector<int64_t> nowhere;
   TimedPass p;
-  p.draw = [&](const ggml::Node& n) { calibration->add(n); };
+  p.draw = [&](const ggml::Node& n) { out.facts->add(n); };
   p.pass.ubatch = a.ubatch;
   p.pass.threads = a.threads;
   p.pass.kv = a.kv;
@@ -83,6 +103,7 @@ void calibrate(const Arguments& a, const std::string& text, Calibration* calibra
   p.pass.progress = [&](int64_t done) { bar.update(done); };
   bar.begin("calibration");
   timed_pass(model, control, p);
+  return out;
 }
 
 int run_search(const Arguments& a) {
@@ -91,25 +112,24 @@ int run_search(const Arguments& a) {
   const std::string text = read_text(a.text);
   check_gguf(a.model);
   const InterruptGuard guard;
-  // Long contexts are what it is for: the second half of the document decides.
-  Calibration calibration(all, std::min<int64_t>(a.ctx, 1 << 20) / 2 / a.ubatch * a.ubatch,
-                          a.threads);
-  int64_t tokens = 0;
+  Calibrated calibrated;
   try {
-    calibrate(a, text, &calibration, &tokens);
+    calibrated = calibrate(a, all, text);
   } catch (const Interrupted&) {
     std::fputs("regard: search: interrupted; no file was written\n", stderr);
     return 130;
   }
+  const Calibration& calibration = *calibrated.facts;
   if (calibration.layers().empty())
     throw Error(fmt::format(
         "search: no causal attention after token {}; a longer text or a smaller --ctx is needed",
-        a.ctx / 2));
+        calibrated.tokens / 2));
   Profile profile;
   std::map<int64_t, int64_t> index;  // candidate -> method of the profile
   double dense_s = 0, chosen_s = 0, dense_pairs = 0, chosen_pairs = 0;
+  const auto chosen = assign(calibration.layers(), a.bound);
   for (const auto& [layer, facts] : calibration.layers()) {
-    const std::vector<int64_t> heads = assign(facts, a.bound);
+    const std::vector<int64_t>& heads = chosen.at(layer);
     std::map<int64_t, int64_t> used;
     for (size_t h = 0; h < heads.size(); ++h) {
       const int64_t c = heads[h];
@@ -130,9 +150,10 @@ int run_search(const Arguments& a) {
   const nlohmann::ordered_json remarks = {
       {"model", a.model},
       {"text", a.text},
-      {"tokens", tokens},
+      {"tokens", calibrated.tokens},
+      {"recall", calibrated.recall},
       {"bound", a.bound},
-      {"error", "|out - exact| / |exact| of a head over the second half"},
+      {"error", "|out - exact| / |exact| of a layer's heads over the second half, rms over layers"},
       {"refused", calibration.refused()}};
   write_file("profile", a.out, profile_json(profile, remarks.dump()));
   for (const auto& [spec, why] : calibration.refused())
@@ -156,8 +177,10 @@ void add_search(CLI::App& app) {
   verb->add_option("--out", a->out, "profile to write, for regard run --profile and REGARD_PROFILE")
       ->type_name("FILE")
       ->required();
-  verb->add_option("--bound", a->bound,
-                   "largest relative error of a head's output, |out - exact| / |exact|")
+  verb->add_option(
+          "--bound", a->bound,
+          "relative error of attention's output, |out - exact| / |exact| over the heads of a "
+          "layer, root mean square over layers")
       ->capture_default_str();
   verb->add_option("--methods", a->methods, "candidates, as regard frontier takes them")
       ->capture_default_str();

@@ -7,6 +7,7 @@
 
 #include "cli/run_interrupt.h"
 #include "cli/search_calibrate.h"
+#include "plan/by_head.h"
 #include "regard/run.h"
 #include "regard/status.h"
 
@@ -18,18 +19,14 @@ double since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// As plan_by_head tells them apart.
-std::string kind_of(const Branch& b) {
-  const Window w = b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
-  return fmt::format("{} {} {} {}", b.cover.kind == CoverKind::columns, w.left, w.right, w.sink);
-}
-
 // Why a plan cannot be one head's part of a profile, or empty.
 std::string unfit(const Plan& plan, const Inputs& x) {
   if (plan.combine == Combine::gated) return "has gated branches";
   for (const Branch& b : plan.branches) {
     if (b.source.kind != SourceKind::raw) return "reads pooled keys";
     if (b.order) return "permutes its axes";
+    if (b.weight.kind != WeightKind::exponential) return "weighs by features";
+    if (b.source.value_map) return "maps its values";
     if (b.rule.mask) return "has a mask of pairs";
     if (b.score.softcap != x.score.softcap || b.score.alibi != x.score.alibi ||
         b.norm.kind != x.norm.kind)
@@ -40,13 +37,14 @@ std::string unfit(const Plan& plan, const Inputs& x) {
 
 }  // namespace
 
-Calibration::Calibration(std::vector<Method> candidates, int64_t from, int threads)
-    : candidates_(std::move(candidates)), from_(from), threads_(threads) {}
+Calibration::Calibration(std::vector<Method> candidates, int64_t from, int64_t recall, int threads)
+    : candidates_(std::move(candidates)), from_(from), recall_(recall), threads_(threads) {}
 
 void Calibration::add(const ggml::Node& node) {
   if (!node.inputs || !node.inputs->causal || node.offset < from_ || node.layer < 0) return;
   const Inputs& x = *node.inputs;
   const Problem& p = x.problem;
+  const Part part = node.offset < recall_ ? kPlain : kRecall;
   LayerFacts& layer = layers_[node.layer];
   layer.heads.resize(candidates_.size(), std::vector<HeadFacts>(size_t(p.heads)));
   layer.kinds.resize(candidates_.size());
@@ -77,7 +75,7 @@ void Calibration::add(const ggml::Node& node) {
     attend(plan, x.q, x.k, x.v, {(c == 0 ? exact : out).view, {}, {}}, options);
     const double reading = since(start);
     const Cost paid = cost(plan);
-    for (const Branch& b : plan.branches) layer.kinds[c].insert(kind_of(b));
+    layer.kinds[c].merge(head_kinds(plan));
     for (int64_t h = 0; h < p.heads; ++h) {
       HeadFacts& f = layer.heads[c][size_t(h)];
       f.pairs += paid.head_pairs[size_t(h)];
@@ -86,34 +84,54 @@ void Calibration::add(const ggml::Node& node) {
       const float* e = reinterpret_cast<const float*>(exact.view.at(0, h, 0));
       const float* o = reinterpret_cast<const float*>((c == 0 ? exact : out).view.at(0, h, 0));
       for (int64_t i = 0; i < p.nq * p.dv; ++i) {
-        f.error += (double(o[i]) - e[i]) * (double(o[i]) - e[i]);
-        f.norm += double(e[i]) * e[i];
+        f.error[part] += (double(o[i]) - e[i]) * (double(o[i]) - e[i]);
+        f.norm[part] += double(e[i]) * e[i];
       }
     }
   }
 }
 
-std::vector<int64_t> assign(const LayerFacts& layer, double bound, size_t kinds) {
+namespace {
+
+// |out - exact|^2 of one head as a share of its whole layer's |exact|^2, the worse part.
+double share_of_error(const LayerFacts& layer, size_t candidate, size_t head) {
+  double worst = 0;
+  for (int part = 0; part < kParts; ++part) {
+    double norm = 0;
+    for (const HeadFacts& f : layer.heads[0]) norm += f.norm[part];
+    if (norm > 0) worst = std::max(worst, layer.heads[candidate][head].error[part] / norm);
+  }
+  return worst;
+}
+
+struct Choice {
+  std::vector<int64_t> heads;
+  double error = 0;  // squared, relative
+};
+
+// The least seconds + rate * error, head by head.
+Choice choose(const LayerFacts& layer, double rate, size_t kinds) {
   const size_t heads = layer.heads[0].size();
   std::set<size_t> open;  // candidates that may be used
   for (size_t c = 0; c < layer.heads.size(); ++c)
     if (!layer.kinds[c].empty()) open.insert(c);
+  const auto price = [&](size_t c, size_t h) {
+    return layer.heads[c][h].seconds + rate * share_of_error(layer, c, h);
+  };
   const auto cheapest = [&](size_t h) {
     size_t best = 0;
     for (const size_t c : open)
-      if ((c == 0 || layer.heads[c][h].relative() <= bound) &&
-          layer.heads[c][h].seconds < layer.heads[best][h].seconds)
-        best = c;
+      if (price(c, h) < price(best, h)) best = c;
     return best;
   };
   const auto total = [&] {
-    double seconds = 0;
-    for (size_t h = 0; h < heads; ++h) seconds += layer.heads[cheapest(h)][h].seconds;
-    return seconds;
+    double sum = 0;
+    for (size_t h = 0; h < heads; ++h) sum += price(cheapest(h), h);
+    return sum;
   };
   for (;;) {
     std::set<size_t> used;
-    std::set<std::string> kinds_used;
+    std::set<HeadKind> kinds_used;
     for (size_t h = 0; h < heads; ++h) {
       used.insert(cheapest(h));
       kinds_used.insert(layer.kinds[cheapest(h)].begin(), layer.kinds[cheapest(h)].end());
@@ -125,13 +143,41 @@ std::vector<int64_t> assign(const LayerFacts& layer, double bound, size_t kinds)
     for (const size_t c : used) {
       if (c == 0) continue;
       open.erase(c);
-      if (const double seconds = total(); seconds < least) least = seconds, worst = c;
+      if (const double sum = total(); sum < least) least = sum, worst = c;
       open.insert(c);
     }
     open.erase(worst);
   }
-  std::vector<int64_t> out;
-  for (size_t h = 0; h < heads; ++h) out.push_back(int64_t(cheapest(h)));
+  Choice out;
+  for (size_t h = 0; h < heads; ++h) {
+    out.heads.push_back(int64_t(cheapest(h)));
+    out.error += share_of_error(layer, cheapest(h), h);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::map<int64_t, std::vector<int64_t>> assign(const Layers& layers, double bound, size_t kinds) {
+  double all = 0;  // seconds of dense attention: the unit of the rate
+  for (const auto& [_, layer] : layers)
+    for (const HeadFacts& f : layer.heads[0]) all += f.seconds;
+  std::map<int64_t, std::vector<int64_t>> out;
+  const auto at = [&](double log_rate) {  // whether the error stays within the bound
+    double error = 0;
+    for (const auto& [l, layer] : layers) {
+      Choice c = choose(layer, all * std::exp2(log_rate), kinds);
+      error += c.error / double(layers.size());
+      out[l] = std::move(c.heads);
+    }
+    return error <= bound * bound;
+  };
+  double cheap = -30, exact = 60;
+  while (exact - cheap > 0.1) {
+    const double middle = (cheap + exact) / 2;
+    (at(middle) ? exact : cheap) = middle;
+  }
+  at(exact);
   return out;
 }
 

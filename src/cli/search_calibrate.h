@@ -1,45 +1,54 @@
 // What each method costs and loses, head by head, on the activations of an exact run. Layer: cli.
 #pragma once
-#include <cmath>
 #include <map>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "control.h"
+#include "plan/by_head.h"
 #include "regard/method.h"
 
 namespace regard::cli {
 
+// Plain text, and the end of it that asks for what lies far back (recall.h). Apart, because few
+// tokens of plain text need the heads that find things again.
+enum Part { kPlain, kRecall, kParts };
+
 struct HeadFacts {
-  double seconds = 0;          // its share of planning and of reading its pairs
-  double error = 0, norm = 0;  // sums of squares: |out - exact|^2, |exact|^2
+  double seconds = 0;  // its share of planning and of reading its pairs
   double pairs = 0;
-  double relative() const { return norm > 0 ? std::sqrt(error / norm) : 0; }
+  double error[kParts] = {}, norm[kParts] = {};  // sums of squares: |out - exact|^2, |exact|^2
 };
 struct LayerFacts {
   std::vector<std::vector<HeadFacts>> heads;  // [candidate][head]
-  std::vector<std::set<std::string>> kinds;   // [candidate]: kinds of branches its plans need
+  std::vector<std::set<HeadKind>> kinds;      // [candidate]: kinds of branches its plans need
 };
+using Layers = std::map<int64_t, LayerFacts>;
 
 class Calibration {
  public:
-  // Candidate 0 must be dense. Strips that begin before `from` are passed over.
-  Calibration(std::vector<Method> candidates, int64_t from, int threads);
+  // Candidate 0 must be dense. Strips that begin before `from` are passed over; those from `recall`
+  // on are of that part.
+  Calibration(std::vector<Method> candidates, int64_t from, int64_t recall, int threads);
   void add(const ggml::Node& node);
-  const std::map<int64_t, LayerFacts>& layers() const { return layers_; }
+  const Layers& layers() const { return layers_; }
   const std::map<std::string, std::string>& refused() const { return refused_; }
 
  private:
   std::vector<Method> candidates_;
-  int64_t from_;
+  int64_t from_, recall_;
   int threads_;
-  std::map<int64_t, LayerFacts> layers_;
+  Layers layers_;
   std::map<std::string, std::string> refused_;  // spec -> why
 };
 
-// For each head the cheapest candidate whose relative error is at most `bound`, with at most
-// `kinds` kinds of branches a layer (each costs a merge): index of the candidate, by head.
-std::vector<int64_t> assign(const LayerFacts& layer, double bound, size_t kinds = 4);
+// The candidate of each head, by layer, that costs the least time in all while the error of the
+// layers' outputs stays within `bound`: |out - exact| / |exact| over all heads of a layer, in the
+// worse of the two parts, root mean square over layers. Time and error are traded at one rate for
+// all heads, so that a head is dense only where that buys the most. At most `kinds` kinds of
+// branches a layer (each costs a merge).
+std::map<int64_t, std::vector<int64_t>> assign(const Layers& layers, double bound,
+                                               size_t kinds = 4);
 
 }  // namespace regard::cli

@@ -91,6 +91,7 @@ class Attend {
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
     std::array<uint64_t, kMaxRows> forbidden = {};
+    uint32_t skipped = 0;  // rows that leave this tile's values out
     int64_t h = p.first % t_.heads, i = p.first / t_.heads;
     for (int r = 0; r < p.live; ++r) {
       const int64_t row = p.first + r;
@@ -101,6 +102,7 @@ class Attend {
       }
       if (++h == t_.heads) h = 0, ++i;
       if (!finite_) forbidden[r] = Forbidden(s, keys);
+      if (c_.value_skip > 0) skipped |= uint32_t(Skips(s, vecs, m_.max[row])) << r;
       float *sum = m_.sum + row * kLanes, *o = m_.acc + row * width_;
       if (c_.sigmoid) {
         SigmoidRow<Arithmetic>(s, vecs, c_.shift, sum);
@@ -111,11 +113,23 @@ class Attend {
       }
     }
     product_.Weights(p, vecs);
+    if (skipped == (1u << p.live) - 1) return;
+    for (int r = 0; skipped >> r != 0; ++r)
+      if (skipped >> r & 1) product_.Forget(r), forbidden[r] = ~0ull;
     if (finite_) {
       product_.AddValues(p, keys, m_.acc + p.first * width_, width_);
     } else {
       for (int r = 0; r < p.live; ++r) AddValues(r, forbidden[r], m_.acc + (p.first + r) * width_);
     }
+  }
+
+  // Whether every score lies more than value_skip below the row's greatest so far.
+  bool Skips(const float* s, int vecs, float max) const {
+    const DF d;
+    const VF least = hn::Set(d, max - c_.value_skip);
+    for (int v = 0; v < vecs; ++v)  // NaN does not skip
+      if (!hn::AllTrue(d, hn::Lt(hn::Load(d, s + v * kLanes), least))) return false;
+    return true;
   }
 
   // Of the tile's keys; those past `keys` have no score.

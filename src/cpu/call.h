@@ -18,6 +18,7 @@ struct Call {
     q_factor = score.softcap > 0 ? p.scale / score.softcap : p.scale * log2e;
     cap = score.softcap * log2e;
     shift = norm.shift * log2e;
+    value_skip = w.branch->value_skip * log2e;
     sigmoid = norm.kind == NormKind::sigmoid;
     mask = w.branch->rule.mask.get();
     bare = score.softcap == 0 && score.alibi.empty() && !score.bias && !w.key_bias;
@@ -35,7 +36,7 @@ struct Call {
   const Work& w;
   const Score& score;
   const Norm& norm;
-  float q_factor = 0, cap = 0, shift = 0;
+  float q_factor = 0, cap = 0, shift = 0, value_skip = 0;
   bool sigmoid = false;
   bool bare = false;  // scores are q.k, but for masks and ranges
   const BitMask* mask = nullptr;

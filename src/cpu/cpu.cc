@@ -10,6 +10,7 @@
 
 #include "core/parallel.h"
 #include "cpu/isa.h"
+#include "cpu/linear.h"
 #include "regard/status.h"
 
 // One compilation a target. SSE4 and the Ice Lake variant of AVX-512 add nothing here but time.
@@ -112,11 +113,14 @@ std::string refusal(const Work& w) {
   if (w.out.column_mass) return "column mass is the reference's";
   if (w.problem.dk > 576 || w.problem.dv > 576) return "head sizes above 576";
   if (b.source.kind == SourceKind::pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
+  if (b.value_skip > 0 && b.cover.list && b.cover.list->bk % kKeys != 0)
+    return "skipping values of blocks of 64 keys in tiles of " + std::to_string(b.cover.list->bk);
   return numeric_refusal(parse_numeric(b.numeric));
 }
 
 void run(const Work& w) {
   choose_once();
+  if (w.branch->weight.kind != WeightKind::exponential) return run_linear(w);
   const Call call(w);
   const Items items = make_items(w);
   const int64_t dk = w.problem.dk, dv = w.problem.dv;

@@ -38,7 +38,8 @@ HWY_INLINE void RunPacked(const Call& c, const RowTile& t, const Item& item, con
 
 void RunItem(const Call& c, const RowTile& t, const Item& item, const Scratch& m,
              const Slots& slots) {
-  if (t.rows() <= kFewRows) {  // memory-bound: rounding K and V further would gain nothing
+  if (t.rows() <= kFewRows &&
+      c.value_skip == 0) {  // memory-bound: rounding K and V further would gain nothing
     Few few(c, t, m);
     few.Run(item.begin, item.end);
     if (few.clean()) return Emit(c, t, item, slots, few);

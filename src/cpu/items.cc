@@ -74,6 +74,7 @@ Items make_items(const Work& w) {
   const int64_t pieces = (kPieces + int64_t(out.tiles.size()) - 1) / int64_t(out.tiles.size());
   int64_t most = 1;
   for (RowTile& t : out.tiles) {
+    if (w.branch->value_skip > 0) break;  // "so far" means from the first key on
     t.splits = std::clamp<int64_t>(t.key_tiles / kMinTiles, 1, pieces);
     if (t.splits > 1) {
       t.first_slot = out.slots;

@@ -75,6 +75,8 @@ class F32 : Operands {
   void AddValues(const Panel& p, int keys, float* acc, int64_t width) const {
     ValuePanel(p.rows, m.scores, m.values, keys, int(width / kLanes), acc, width);
   }
+  // The row's values are left out.
+  void Forget(int r) const { std::fill_n(m.scores + r * kKeys, kKeys, 0.0f); }
   // Single elements, for the tiles whose V is not finite.
   float Weight(int r, int j) const { return m.scores[r * kKeys + j]; }
   VF Value(int j, int64_t column) const {
@@ -141,6 +143,7 @@ class Bf16 : protected Operands {
     bf16::ValuePanel(p.rows, m.weights, m.value_pairs, (keys + 1) / 2, int(width / kLanes), acc,
                      width);
   }
+  void Forget(int r) const { std::fill_n(m.weights + r * (kKeys / 2), kKeys / 2, 0u); }
   float Weight(int r, int j) const {
     return bf16_to_f32(uint16_t(m.weights[r * (kKeys / 2) + j / 2] >> (j % 2 * 16)));
   }

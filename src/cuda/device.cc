@@ -46,6 +46,22 @@ const DeviceInfo& device_info(int device) {
   return *info;
 }
 
+cudaMemPool_t pool(int device) {
+  static std::mutex mutex;
+  static std::vector<cudaMemPool_t> known(64, nullptr);
+  const std::lock_guard lock(mutex);
+  cudaMemPool_t& own = known.at(size_t(device));
+  if (!own) {
+    cudaMemPoolProps wanted = {};
+    wanted.allocType = cudaMemAllocationTypePinned;
+    wanted.location = {cudaMemLocationTypeDevice, device};
+    check(cudaMemPoolCreate(&own, &wanted), "make a pool of memory");
+    uint64_t keep = uint64_t(1) << 30;
+    check(cudaMemPoolSetAttribute(own, cudaMemPoolAttrReleaseThreshold, &keep), "set up a pool");
+  }
+  return own;
+}
+
 int64_t Upload::put_bytes(const void* data, int64_t bytes) {
   const size_t at = (host_.size() + 255) / 256 * 256;
   host_.resize(at + size_t(bytes));

@@ -30,6 +30,9 @@ class OnDevice {
 // The device that holds `data`. Throws Error for memory that is not a GPU's.
 int device_of(const void* data);
 
+// Memory in the order of streams, kept between calls: what planning works in.
+cudaMemPool_t pool(int device);
+
 // Before a run of what was made ready on `device`: pointers of that device's memory, aligned; a
 // stream that can take work. Throws Error; leaves no error behind in the runtime.
 void check_run(const Tensors& t, const void* workspace, void* stream, int device);

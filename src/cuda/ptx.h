@@ -102,6 +102,10 @@ __device__ __forceinline__ void commit_stores() {
 __device__ __forceinline__ void wait_stores() {
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
+// Waits until this thread's stores are in global memory.
+__device__ __forceinline__ void wait_writes() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
 
 // --- registers and arithmetic -------------------------------------------------------------------
 template <int kCount>

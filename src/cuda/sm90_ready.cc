@@ -115,8 +115,8 @@ class Sm90 : public Ready {
     x.q.data = t.q.data, x.k.data = t.k.data, x.v.data = t.v.data, x.out.data = t.out.out.data;
     x.lse = static_cast<float*>(t.out.lse.data);
     x.workspace = workspace;
-    // The kernel's counter of works starts at zero, whatever the caller's memory held.
-    check(cudaMemsetAsync(workspace, 0, size_t(bytes_), cudaStream_t(stream)), "clear workspace");
+    // The kernel's counters start at zero, whatever the caller's memory held.
+    check(cudaMemsetAsync(workspace, 0, sm90::kCleared, cudaStream_t(stream)), "clear workspace");
     sm90::forward(x, cudaStream_t(stream));
     check(cudaPeekAtLastError(), "launch the attention kernel");
   }

@@ -40,6 +40,9 @@ std::string views_refusal(const Tensors& t) {
 std::string plan_refusal(const Plan& plan) {
   for (const Branch& b : plan.branches) {
     if (b.order) return "an order";
+    if (b.weight.kind != WeightKind::exponential) return "weights of features (linear attention)";
+    if (b.source.value_map) return "mapped values";
+    if (b.value_skip > 0) return "skipped values";
     if (b.cover.list && !b.cover.list->list_of.empty()) return "tile rows that share a list";
   }
   return "";

@@ -33,6 +33,7 @@ struct Call {
 // Branch `n` of a call as a kernel sees it; owns what the view of it borrows.
 struct Prepared {
   Tensor k, v, key_bias;  // pooled copies
+  Tensor mapped;          // values
   RowRanges ranges;
   Work work;
 };
@@ -50,6 +51,10 @@ void prepare(const Call& c, size_t n, Prepared* out) {
     pool_keys(c.plan.problem, br, c.k, c.v, c.threads, &out->k, &out->v, &out->key_bias);
     w.k = out->k.view, w.v = out->v.view, w.key_bias = out->key_bias.view;
     w.problem.nk = source_keys(c.plan.problem, br);
+  }
+  if (br.source.value_map) {
+    out->mapped = map_values(br.source, w.v, c.threads);
+    w.v = out->mapped.view;
   }
   out->ranges = row_ranges(c.plan.problem, br);
   w.ranges = &out->ranges;
@@ -181,15 +186,13 @@ struct Implementation {
   std::string (*refusal)(const Plan&, const Tensors&, int threads);
   // The result may refer to the plan.
   std::unique_ptr<Ready> (*ready)(const Plan&, const Tensors&, int threads);
-  const char* unready = nullptr;  // why it runs only where it is forced
 };
 
 // Fastest first, the reference last.
 const Implementation kImplementations[] = {
     {"cuda_sm90", Device::cuda,
      [](const Plan& p, const Tensors& t, int) { return cuda::sm90_refusal(p, t); },
-     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_ready(p, t); },
-     "left to cuda_sm80 unless forced: not all of its tests pass yet (docs/kernels/cuda.md)"},
+     [](const Plan& p, const Tensors& t, int) { return cuda::sm90_ready(p, t); }},
     {"cuda_sm80", Device::cuda,
      [](const Plan& p, const Tensors& t, int) { return cuda::sm80_refusal(p, t); },
      [](const Plan& p, const Tensors& t, int) { return cuda::sm80_ready(p, t); }},
@@ -275,8 +278,6 @@ std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
   for (const Implementation& impl : kImplementations) {
     Choice choice{impl.name, impl.refusal(plan, t, threads), false};
     const bool wanted = options.impl.empty() || options.impl == impl.name;
-    if (choice.refusal.empty() && impl.unready && options.impl != impl.name)
-      choice.refusal = impl.unready;
     known |= options.impl == impl.name;
     choice.chosen = !found && wanted && choice.refusal.empty();
     found |= choice.chosen;

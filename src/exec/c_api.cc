@@ -118,7 +118,7 @@ Branch branch_of(const regard_branch& x, const Problem& p) {
     throw Error(
         fmt::format("regard: cover {}, norm {}; accepted: 0 to 3, 0 to 2", x.cover, x.norm));
   Branch b;
-  if (x.pooled > 1) b.source = {SourceKind::pooled, x.pooled};
+  if (x.pooled > 1) b.source.kind = SourceKind::pooled, b.source.block = x.pooled;
   const int64_t keys = source_keys(p, b);
   b.cover.kind = CoverKind(x.cover);
   (x.cover == REGARD_BAND ? b.cover.band : b.rule.window) = {x.left, x.right, x.sink};

@@ -41,4 +41,22 @@ void pool_keys(const Problem& p, const Branch& br, const View& k, const View& v,
   });
 }
 
+Tensor map_values(const Source& source, const View& v, int threads) {
+  const View& map = source.value_map.view;
+  const int64_t dv = v.size[3];
+  Tensor out = make_tensor(DType::f32, {v.size[0], v.size[1], v.size[2], dv});
+  parallel_for(v.size[0] * v.size[1] * v.size[2], threads, [&](int64_t n, int) {
+    const int64_t j = n % v.size[2], h = n / v.size[2] % v.size[1], b = n / v.size[2] / v.size[1];
+    std::vector<float> x(size_t(dv + 32)), m(size_t(dv + 32));
+    read_row(v, b, h, j, x.data());
+    float* to = reinterpret_cast<float*>(out.view.at(b, h, j));
+    read_row(map, 0, map.size[1] == 1 ? 0 : h, dv, to);
+    for (int64_t r = 0; r < dv; ++r) {
+      read_row(map, 0, map.size[1] == 1 ? 0 : h, r, m.data());
+      for (int64_t c = 0; c < dv; ++c) to[c] += x[size_t(r)] * m[size_t(c)];
+    }
+  });
+  return out;
+}
+
 }  // namespace regard

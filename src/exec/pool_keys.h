@@ -1,5 +1,4 @@
-// Pooled keys and values: what a branch with source `pooled` reads instead of the cache. Layer:
-// exec.
+// What a branch reads instead of the cache: pooled keys and values, mapped values. Layer: exec.
 #pragma once
 #include "regard/plan.h"
 
@@ -9,5 +8,8 @@ namespace regard {
 // key_bias: f32 [B, kv_heads, 1, blocks], ln(tokens in the block) plus the branch's own key_bias.
 void pool_keys(const Problem& p, const Branch& br, const View& k, const View& v, int threads,
                Tensor* pooled_k, Tensor* pooled_v, Tensor* key_bias);
+
+// The source's value map applied to v (of any number of keys): f32 [B, kv_heads, keys, dv].
+Tensor map_values(const Source& source, const View& v, int threads);
 
 }  // namespace regard

@@ -49,7 +49,9 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
   list->cols = keep.cols;
   list->bq = bq;
   list->bk = bk;
-  list->index.reserve(size_t(keep.count()));
+  list->index.resize(size_t(keep.count()));
+  uint32_t* to = list->index.data();
+  list->start.reserve(size_t(keep.batch * keep.heads * keep.rows + 1));
   list->start.push_back(0);
   for (int64_t b = 0; b < keep.batch; ++b)
     for (int64_t h = 0; h < keep.heads; ++h)
@@ -57,8 +59,8 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
         const uint64_t* words = keep.word(b, h, r);
         for (int64_t w = 0; w < keep.words_per_row(); ++w)
           for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            list->index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
-        list->start.push_back(int64_t(list->index.size()));
+            *to++ = uint32_t(w * 64 + __builtin_ctzll(bits));
+        list->start.push_back(to - list->index.data());
       }
   Plan plan = one_branch(p);
   plan.branches[0].cover.kind = CoverKind::tiles;
@@ -111,6 +113,18 @@ Plan& Plan::norm(Norm n) {
   for (Branch& b : branches) b.norm = n;
   return *this;
 }
+Plan& Plan::weight(Weight w) {
+  for (Branch& b : branches) b.weight = w;
+  return *this;
+}
+Plan& Plan::value_map(Tensor map) {
+  for (Branch& b : branches) b.source.value_map = map;
+  return *this;
+}
+Plan& Plan::value_skip(float logits) {
+  for (Branch& b : branches) b.value_skip = logits;
+  return *this;
+}
 Plan& Plan::numeric(const std::string& name) {
   for (Branch& b : branches) b.numeric = name;
   return *this;
@@ -121,7 +135,7 @@ Plan& Plan::order(Order o) {
   return *this;
 }
 Plan& Plan::pooled(int block) {
-  for (Branch& b : branches) b.source = {SourceKind::pooled, block};
+  for (Branch& b : branches) b.source.kind = SourceKind::pooled, b.source.block = block;
   lowered = false;
   return *this;
 }

@@ -1,6 +1,7 @@
 // by_head: plans of neighbouring heads as one plan, list by list.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <tuple>
@@ -14,8 +15,7 @@ namespace {
 constexpr int32_t kTile = 64;  // of covers that state no tile size
 constexpr size_t kMostBranches = 16;
 
-// Branches of this kind share one list; heads whose plan has none keep empty rows.
-using Kind = std::tuple<bool, int64_t, int64_t, int64_t>;  // columns?, left, right, sink
+// Heads whose plan has no such branch keep empty rows.
 struct Merged {
   int32_t bq = 0, bk = 0;  // greatest common divisors
   bool causal = false;
@@ -26,9 +26,23 @@ Window window_of(const Branch& b) {
   return b.cover.kind == CoverKind::band ? b.cover.band : b.rule.window;
 }
 
-Kind kind_of(const Branch& b) {
+bool is_columns(const Branch& b) { return b.cover.kind == CoverKind::columns; }
+bool reads_nothing(const Branch& b) { return b.cover.list && b.cover.list->index.empty(); }
+bool reads_columns(const Plan& part) {
+  for (const Branch& b : part.branches)
+    if (is_columns(b) && !reads_nothing(b)) return true;
+  return false;
+}
+
+HeadKind exact_kind(const Branch& b) {
   const Window w = window_of(b);
-  return {b.cover.kind == CoverKind::columns, w.left, w.right, w.sink};
+  return {is_columns(b), w.left, w.right, w.sink, b.value_skip};
+}
+
+// Whole tiles of a part that reads columns too could hold a pair of those.
+HeadKind kind_of(const Plan& part, const Branch& b, bool whole_tiles) {
+  return whole_tiles && !reads_columns(part) ? HeadKind{false, -1, -1, 0, b.value_skip}
+                                             : exact_kind(b);
 }
 
 void check_part(const Plan& part) {
@@ -42,6 +56,8 @@ void check_part(const Plan& part) {
   for (const Branch& b : part.branches) {
     if (b.source.kind != SourceKind::raw) refuse("pooled keys");
     if (b.order) refuse("permuted axes");
+    if (b.weight.kind != WeightKind::exponential) refuse("weights of features");
+    if (b.source.value_map) refuse("mapped values");
     if (b.rule.mask) refuse("a mask");
     if (b.numeric != part.branches[0].numeric) refuse("several numerics");
   }
@@ -62,25 +78,42 @@ void add_row(const Problem& p, const Branch& b, const Merged& m, int64_t id,
   }
 }
 
+// Some pair of tile (r, c) lies in the window.
+bool touches(const Problem& p, const Window& w, const Merged& m, int64_t r, int64_t c) {
+  const int64_t q0 = r * m.bq + p.offset, q1 = std::min((r + 1) * m.bq, p.nq) - 1 + p.offset;
+  const int64_t k0 = c * m.bk, k1 = std::min((c + 1) * m.bk, p.nk) - 1;
+  if (w.right >= 0 && k0 > q1 + w.right) return false;
+  return w.left < 0 || k1 >= q0 - w.left || k0 < w.sink;
+}
+
 void add_branch(const Problem& p, const Plan& part, const Branch& b, int64_t head0, Merged* m) {
   const int64_t rows = (p.nq + m->bq - 1) / m->bq, cols = (p.nk + m->bk - 1) / m->bk;
+  const Window w = window_of(b);
   m->causal = b.rule.causal;
   m->rows.resize(size_t(p.batch * p.heads * rows));
   for (int64_t n = 0; n < p.batch; ++n)
     for (int64_t h = 0; h < part.problem.heads; ++h)
       for (int64_t r = 0; r < rows; ++r) {
         auto& row = m->rows[size_t((n * p.heads + head0 + h) * rows + r)];
+        const size_t old = row.size();
         if (b.cover.list) {
           const IndexList& l = *b.cover.list;
           add_row(p, b, *m, l.row_id(n, h, r * m->bq / l.bq, part.problem.heads), &row);
         } else {
-          row.resize(size_t(cols));
-          std::iota(row.begin(), row.end(), 0u);  // lower() drops what the rule forbids
+          row.resize(old + size_t(cols));
+          std::iota(row.begin() + int64_t(old), row.end(), 0u);
+        }
+        // lower() drops what the rule forbids, and masks the rest
+        const auto outside = [&](uint32_t c) { return !touches(p, w, *m, r, c); };
+        row.erase(std::remove_if(row.begin() + int64_t(old), row.end(), outside), row.end());
+        if (old > 0) {
+          std::sort(row.begin(), row.end());
+          row.erase(std::unique(row.begin(), row.end()), row.end());
         }
       }
 }
 
-Plan finish(const Problem& p, const Kind& kind, const Merged& m) {
+Plan finish(const Problem& p, const HeadKind& kind, const Merged& m) {
   IndexList l;
   l.batch = p.batch;
   l.heads = p.heads;
@@ -93,16 +126,20 @@ Plan finish(const Problem& p, const Kind& kind, const Merged& m) {
     l.start.push_back(int64_t(l.index.size()));
   }
   Plan out = Plan::columns(p, std::move(l));
-  const auto& [columns, left, right, sink] = kind;
+  const auto& [columns, left, right, sink, value_skip] = kind;
   if (!columns) out.branches[0].cover.kind = CoverKind::tiles;
-  out.causal(m.causal).window({left, right, sink});
+  out.causal(m.causal).window({left, right, sink}).value_skip(value_skip);
   return out;
 }
 
-}  // namespace
+std::set<HeadKind> kinds_of(const Plan& part, bool whole_tiles) {
+  std::set<HeadKind> out;
+  for (const Branch& b : part.branches)
+    if (!reads_nothing(b)) out.insert(kind_of(part, b, whole_tiles));
+  return out;
+}
 
-Plan plan_by_head(const Problem& p, const std::vector<Plan>& parts) {
-  std::map<Kind, Merged> kinds;
+void check_parts(const Problem& p, const std::vector<Plan>& parts) {
   int64_t heads = 0;
   for (const Plan& part : parts) {
     check_part(part);
@@ -111,15 +148,30 @@ Plan plan_by_head(const Problem& p, const std::vector<Plan>& parts) {
       throw Error(fmt::format("plan by head: a part is for {}, the whole for {}",
                               part.problem.str(), p.str()));
     heads += part.problem.heads;
-    for (const Branch& b : part.branches) {
-      Merged& m = kinds[kind_of(b)];
-      m.bq = std::gcd(m.bq, tile_q(b));
-      m.bk = std::gcd(m.bk, tile_k(b));
-    }
   }
   if (heads != p.heads)
     throw Error(fmt::format("plan by head: parts of {} heads for {}", heads, p.heads));
+}
+
+}  // namespace
+
+std::set<HeadKind> head_kinds(const Plan& part) { return kinds_of(part, true); }
+
+Plan plan_by_head(const Problem& p, const std::vector<Plan>& parts) {
+  check_parts(p, parts);
   if (parts.size() == 1) return parts[0];
+  std::set<HeadKind> exact;
+  for (const Plan& part : parts) exact.merge(kinds_of(part, false));
+  const bool whole_tiles = exact.size() > 1;
+  std::map<HeadKind, Merged> kinds;
+  for (const Plan& part : parts)
+    for (const Branch& b : part.branches) {
+      if (reads_nothing(b)) continue;
+      Merged& m = kinds[kind_of(part, b, whole_tiles)];
+      m.bq = std::gcd(m.bq, tile_q(b));
+      m.bk = std::gcd(m.bk, tile_k(b));
+    }
+  if (kinds.empty()) kinds[{}] = {kTile, kTile, parts[0].branches[0].rule.causal, {}};
   if (kinds.size() > kMostBranches)
     throw Error(
         fmt::format("plan by head: {} kinds of branches (columns, and windows of different "
@@ -127,11 +179,13 @@ Plan plan_by_head(const Problem& p, const std::vector<Plan>& parts) {
                     kinds.size(), kMostBranches));
   int64_t head0 = 0;
   for (const Plan& part : parts) {
-    for (const Branch& b : part.branches) add_branch(p, part, b, head0, &kinds[kind_of(b)]);
+    for (const Branch& b : part.branches)
+      if (!reads_nothing(b)) add_branch(p, part, b, head0, &kinds[kind_of(part, b, whole_tiles)]);
     head0 += part.problem.heads;
   }
   std::vector<Plan> branches;
-  for (const auto& [kind, merged] : kinds) {
+  for (auto& [kind, merged] : kinds) {
+    merged.rows.resize(size_t(p.batch * p.heads * ((p.nq + merged.bq - 1) / merged.bq)));
     branches.push_back(finish(p, kind, merged));
     branches.back().branches[0].numeric = parts[0].branches[0].numeric;
   }

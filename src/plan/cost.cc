@@ -132,6 +132,15 @@ std::vector<Count> count_list(const Problem& p, const Branch& br, const RowRange
   return heads;
 }
 
+// Linear attention: phi and its products with the state of every query and every key.
+double flops(const Problem& p, const Branch& br, double tile_pairs) {
+  if (br.weight.kind == WeightKind::exponential) return 2.0 * double(p.dk + p.dv) * tile_pairs;
+  const View& w = br.weight.directions.view;
+  const double phi = w ? double(p.dk) : 0, features = double(w ? w.size[2] : p.dk);
+  return 2.0 * features * (phi + double(p.dv)) *
+         double(p.batch * (p.heads * p.nq + p.kv_heads * p.nk));
+}
+
 }  // namespace
 
 Cost cost(const Plan& given) {
@@ -145,6 +154,7 @@ Cost cost(const Plan& given) {
     const RowRanges r = row_ranges(p, br);
     const Count shared = br.cover.list ? Count{} : count_ranges(p, r, keys);
     const std::vector<Count> heads = br.cover.list ? count_list(p, br, r) : std::vector<Count>{};
+    double tile_pairs = 0;
     for (int64_t b = 0; b < p.batch; ++b)
       for (int64_t h = 0; h < p.heads; ++h) {
         Count c = br.cover.list ? heads[size_t(b * p.heads + h)] : shared;
@@ -152,8 +162,10 @@ Cost cost(const Plan& given) {
         out.pairs += c.pairs;
         out.head_pairs[size_t(h)] += c.pairs;
         out.tiles += c.tiles;
-        out.tile_pairs += c.tile_pairs;
+        tile_pairs += c.tile_pairs;
       }
+    out.tile_pairs += tile_pairs;
+    out.flops += flops(p, br, tile_pairs);
     double list_bytes = br.cover.list ? 4.0 * double(br.cover.list->index.size()) : 0;
     for (const auto& order : {br.order.queries, br.order.keys})
       if (order) list_bytes += 4.0 * double(order->token.size());
@@ -176,7 +188,6 @@ Cost cost(const Plan& given) {
       out.causal_pairs = std::max(out.causal_pairs, pairs * double(p.batch * p.heads));
     }
   }
-  out.flops = 2.0 * double(p.dk + p.dv) * out.tile_pairs;
   out.bytes += 4.0 * double(p.batch * p.heads * p.nq) * double(p.dk + p.dv);
   return out;
 }

@@ -18,6 +18,7 @@ using Json = nlohmann::json;
 constexpr const char* kFormat = "regard-plan-1";
 constexpr const char* kSources[] = {"raw", "pooled"};
 constexpr const char* kCovers[] = {"all", "band", "tiles", "columns"};
+constexpr const char* kWeights[] = {"exponential", "softmax", "elu", "relu", "random"};
 constexpr const char* kNorms[] = {"softmax", "softmax_sink", "sigmoid"};
 constexpr const char* kCombines[] = {"only", "same", "gated"};
 
@@ -123,6 +124,11 @@ Json branch(const Branch& b) {
   j["norm"] = {{"kind", kNorms[int(b.norm.kind)]},
                {"sink", numbers(b.norm.sink)},
                {"shift", number(b.norm.shift)}};
+  if (b.source.value_map) j["source"]["value_map"] = tensor(b.source.value_map);
+  if (b.weight.kind != WeightKind::exponential)
+    j["weight"] = {{"kind", kWeights[int(b.weight.kind)]},
+                   {"directions", tensor(b.weight.directions)}};
+  if (b.value_skip > 0) j["value_skip"] = b.value_skip;
   j["numeric"] = b.numeric;
   return j;
 }
@@ -131,6 +137,12 @@ Branch branch(const Json& j) {
   Branch b;
   b.source.kind = SourceKind(index_of(kSources, j.at("source").at("kind")));
   b.source.block = j.at("source").at("block");
+  if (j["source"].contains("value_map")) b.source.value_map = tensor(j["source"]["value_map"]);
+  if (j.contains("weight")) {
+    b.weight.kind = WeightKind(index_of(kWeights, j["weight"].at("kind")));
+    b.weight.directions = tensor(j["weight"].at("directions"));
+  }
+  if (j.contains("value_skip")) b.value_skip = float(number(j["value_skip"]));
   const Json& c = j.at("cover");
   b.cover.kind = CoverKind(index_of(kCovers, c.at("kind")));
   if (c.contains("band")) b.cover.band = window(c["band"]);

@@ -47,7 +47,11 @@ struct Keys {
 class Lowering {
  public:
   Lowering(const Problem& p, const Branch& br)
-      : p_(p), br_(br), in_(*br.cover.list), ranges_(row_ranges(p, br)) {
+      : p_(p),
+        br_(br),
+        in_(*br.cover.list),
+        apart_(br.rule.mask || br.order),
+        ranges_(row_ranges(p, br)) {
     if (in_.list_of.empty()) return;
     rows_.resize(in_.list_of.size());
     std::iota(rows_.begin(), rows_.end(), 0);
@@ -56,22 +60,33 @@ class Lowering {
   }
 
   std::shared_ptr<const IndexList> run() {
-    auto out = std::make_shared<IndexList>(in_);
-    out->index.clear();
+    auto out = std::make_shared<IndexList>();
+    out->batch = in_.batch, out->heads = in_.heads, out->rows = in_.rows, out->cols = in_.cols;
+    out->bq = in_.bq, out->bk = in_.bk, out->start = in_.start, out->list_of = in_.list_of;
+    out->index.reserve(in_.index.size());
     const int64_t keys = source_keys(p_, br_);
     size_t next = 0;  // of rows_
     for (int64_t id = 0; id < in_.lists(); ++id) {
-      readers_.clear();
-      if (in_.list_of.empty()) add_row(id);
+      // Where nothing sets heads apart, a tile row has the same readers in all of them.
+      const bool known = in_.list_of.empty() && !apart_ && id >= in_.rows;
+      if (known) readers_.swap(of_row_[id % in_.rows]);
+      if (!known) readers_.clear();
+      if (!known && in_.list_of.empty()) add_row(id);
       for (; next < rows_.size() && in_.list_of[rows_[next]] == id; ++next) add_row(rows_[next]);
+      const Readers* const alike = !apart_ && readers_.size() == 1 ? readers_.data() : nullptr;
       for (int64_t e = in_.start[id]; e < in_.start[id + 1]; ++e) {
         const uint32_t col = in_.index[e] & ~IndexList::kBoundary;
-        const int64_t j0 = int64_t(col) * in_.bk;
-        const Fill f = fill(j0, std::min<int64_t>(j0 + in_.bk, keys));
+        const int64_t j0 = int64_t(col) * in_.bk, j1 = std::min<int64_t>(j0 + in_.bk, keys);
+        const bool whole = alike && alike->lo_max <= j0 && j1 <= alike->hi_min;  // as most are
+        const Fill f = whole ? Fill::full : fill(j0, j1);
         if (f == Fill::empty) continue;
         out->index.push_back(f == Fill::full ? col : col | IndexList::kBoundary);
       }
       out->start[id + 1] = int64_t(out->index.size());
+      if (in_.list_of.empty() && !apart_) {
+        of_row_.resize(size_t(in_.rows));
+        readers_.swap(of_row_[id % in_.rows]);
+      }
     }
     return out;
   }
@@ -84,13 +99,11 @@ class Lowering {
     const int64_t n0 = r * in_.bq, n1 = std::min<int64_t>(n0 + in_.bq, p_.nq);
     const Order& o = br_.order;
     const int64_t per = p_.heads / in_.heads;
-    // Batch items and heads that read the same list differ only where these do.
-    const bool apart = br_.rule.mask || o;
-    const int64_t b0 = in_.batch == 1 ? 0 : lb, b1 = in_.batch == 1 && apart ? p_.batch : b0 + 1;
-    const int64_t h0 = lh * per, h1 = apart ? h0 + per : h0 + 1;
+    const int64_t b0 = in_.batch == 1 ? 0 : lb, b1 = in_.batch == 1 && apart_ ? p_.batch : b0 + 1;
+    const int64_t h0 = lh * per, h1 = apart_ ? h0 + per : h0 + 1;
     for (int64_t b = b0; b < b1; ++b)
       for (int64_t h = h0; h < h1; ++h) {
-        Readers& readers = readers_of(apart ? b : 0, apart ? h : 0);
+        Readers& readers = readers_of(apart_ ? b : 0, apart_ ? h : 0);
         const uint32_t* token = o.queries ? o.queries->row(b, h, p_.heads) : nullptr;
         for (int64_t n = n0; n < n1; ++n) readers.add(ranges_, token ? token[n] : n);
       }
@@ -158,9 +171,11 @@ class Lowering {
   const Problem& p_;
   const Branch& br_;
   const IndexList& in_;
+  const bool apart_;  // batch items and heads that read the same list may see it differently
   const RowRanges ranges_;
   std::vector<int64_t> rows_;  // shared lists: tile rows by the list they read
   std::vector<Readers> readers_;
+  std::vector<std::vector<Readers>> of_row_;
 };
 
 // A band between places, written out: one list a query place.

@@ -74,6 +74,18 @@ std::string norm_text(const Norm& n) {
   }
 }
 
+// What the branch does beside exp(logit) and the values as they are.
+std::string weight_text(const Branch& b) {
+  static const char* const kNames[] = {"", "softmax", "elu", "relu", "random"};
+  std::string s;
+  if (b.weight.kind != WeightKind::exponential)
+    s += fmt::format("; linear by {} features", kNames[int(b.weight.kind)]);
+  if (b.weight.directions) s += fmt::format(" of {} directions", b.weight.directions.view.size[2]);
+  if (b.source.value_map) s += "; values mapped";
+  if (b.value_skip > 0) s += fmt::format("; values skipped {} below", b.value_skip);
+  return s;
+}
+
 }  // namespace
 
 std::string describe(const Plan& plan) {
@@ -84,9 +96,9 @@ std::string describe(const Plan& plan) {
     const Branch& b = plan.branches[i];
     const std::string source =
         b.source.kind == SourceKind::raw ? "raw" : fmt::format("pooled by {}", b.source.block);
-    s += fmt::format("  branch {}: {}{}; {}; {}; {}{}; {}\n", i, source, order_text(b.order),
+    s += fmt::format("  branch {}: {}{}; {}; {}; {}{}{}; {}\n", i, source, order_text(b.order),
                      cover_text(b), rule_text(b.rule), norm_text(b.norm), score_text(b.score),
-                     b.numeric);
+                     weight_text(b), b.numeric);
   }
   const Cost c = cost(plan);
   s += fmt::format("  density {:.4f} of {:.4g} pairs, {:.4g} FLOP in {:.0f} tiles\n", c.density(),

@@ -23,6 +23,8 @@ class Checker {
     rule();
     score();
     norm();
+    weight();
+    value_skip();
     const std::vector<std::string>& known = numerics();
     if (std::find(known.begin(), known.end(), b_.numeric) == known.end())
       refuse(
@@ -35,6 +37,12 @@ class Checker {
   }
 
   void source() const {
+    if (const View& m = b_.source.value_map.view; m)
+      if (m.dtype != DType::f32 || m.device != Device::cpu || m.size[0] != 1 ||
+          (m.size[1] != 1 && m.size[1] != p_.kv_heads) || m.size[2] != p_.dv + 1 ||
+          m.size[3] != p_.dv)
+        refuse(fmt::format("value map {}; accepted: f32[1,1|{},{},{}] in the CPU's memory",
+                           m.shape(), p_.kv_heads, p_.dv + 1, p_.dv));
     if (b_.source.kind == SourceKind::raw) return;
     if (b_.source.block < 1)
       refuse(fmt::format("pooled block {} must be at least 1", b_.source.block));
@@ -170,6 +178,33 @@ class Checker {
       refuse("sink logits come with norm softmax_sink and only with it");
     per_head("sink", n.sink, true);
     if (std::isnan(n.shift)) refuse("sigmoid shift must be a number");
+  }
+
+  void weight() const {
+    const View& w = b_.weight.directions.view;
+    if ((b_.weight.kind == WeightKind::random) != bool(w))
+      refuse("directions come with weights of random features and only with them");
+    if (b_.weight.kind == WeightKind::exponential) return;
+    if (w && (w.dtype != DType::f32 || w.device != Device::cpu || w.size[0] != 1 ||
+              w.size[1] != 1 || w.size[2] < 1 || w.size[3] != p_.dk))
+      refuse(fmt::format("directions {}; accepted: f32[1,1,any,{}] in the CPU's memory", w.shape(),
+                         p_.dk));
+    const Score& s = b_.score;
+    if (s.softcap > 0 || !s.alibi.empty() || s.bias || s.key_bias)
+      refuse("weights of features take no soft-cap, ALiBi or bias");
+    if (b_.norm.kind == NormKind::sigmoid) refuse("weights of features take no sigmoid");
+    if (b_.source.kind != SourceKind::raw) refuse("weights of features need raw keys");
+    if (b_.order) refuse("weights of features need axes that are not permuted");
+  }
+
+  void value_skip() const {
+    if (!(b_.value_skip >= 0) || std::isinf(b_.value_skip))
+      refuse(fmt::format("value skip must be 0 (off) or positive, got {}", b_.value_skip));
+    if (b_.value_skip == 0) return;
+    if (b_.source.kind != SourceKind::raw || b_.order)
+      refuse("skipping values needs raw keys that are not permuted");
+    if (b_.norm.kind == NormKind::sigmoid || b_.weight.kind != WeightKind::exponential)
+      refuse("skipping values needs a softmax");
   }
 
   const Problem& p_;

@@ -33,6 +33,8 @@ bool fusible(const Plan& plan) {
   const Branch& first = plan.branches[0];
   for (const Branch& b : plan.branches) {
     if (!b.cover.list || b.source.kind != SourceKind::raw) return false;
+    if (b.value_skip > 0 || b.source.value_map) return false;
+    if (b.weight.kind != WeightKind::exponential) return false;
     if (b.order || !b.cover.list->list_of.empty()) return false;
     if (b.numeric != first.numeric || !same_rows(*b.cover.list, *first.cover.list)) return false;
     if (!same_score(b.score, first.score) || !same_rule(b.rule, first.rule)) return false;

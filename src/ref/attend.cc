@@ -17,16 +17,64 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-// One head's keys and values in fp64: as they are, or means over `block` tokens.
+// One head's keys and values in fp64: as they are, or means over `block` tokens; values mapped.
 struct Keys {
   int64_t n, dk, dv;
   std::vector<double> k, v, weight;  // weight: ln(tokens a key stands for)
+  std::vector<double> features;      // [n, m] ln phi(k); empty where weights are exponential
+  int64_t m = 0;
 };
 
-Keys load_keys(const Problem& p, const Source& source, const View& k, const View& v, int64_t b,
+// ln phi(x), by the definitions of WeightKind.
+std::vector<double> log_features(const Problem& p, const Weight& weight, const double* x) {
+  std::vector<double> out(x, x + p.dk);
+  double top = -kInf, sum = 0, squares = 0;
+  for (const double e : out) top = std::max(top, e), squares += e * e;
+  for (const double e : out) sum += std::exp(e - top);
+  switch (weight.kind) {
+    case WeightKind::softmax:
+      for (double& e : out) e -= top + std::log(sum);
+      return out;
+    case WeightKind::elu:  // e^x below 0, x + 1 above
+      for (double& e : out) e = e > 0 ? std::log1p(e) : e;
+      return out;
+    case WeightKind::relu:
+      for (double& e : out) e = e > 0 ? std::log(e) : std::isnan(e) ? e : -kInf;
+      return out;
+    default:
+      break;
+  }
+  const View& w = weight.directions.view;
+  std::vector<double> direction(size_t(p.dk)), exponents;
+  for (int64_t r = 0; r < w.size[2]; ++r) {
+    read_row(w, 0, 0, r, direction.data());
+    double dot = 0;
+    for (int64_t c = 0; c < p.dk; ++c) dot += direction[size_t(c)] * x[c];
+    exponents.push_back(std::sqrt(double(p.scale)) * dot - double(p.scale) * squares / 2 -
+                        std::log(double(w.size[2])) / 2);
+  }
+  return exponents;
+}
+
+void map_values(const Source& source, int64_t hk, std::vector<double>* v, int64_t dv) {
+  const View& map = source.value_map.view;
+  if (!map) return;
+  std::vector<double> m(size_t((dv + 1) * dv)), out(v->size(), 0.0);
+  for (int64_t r = 0; r <= dv; ++r)
+    read_row(map, 0, map.size[1] == 1 ? 0 : hk, r, &m[size_t(r * dv)]);
+  for (size_t e = 0; e < v->size(); ++e) {
+    const size_t row = e / size_t(dv) * size_t(dv), c = e % size_t(dv);
+    out[e] = m[size_t(dv * dv) + c];
+    for (size_t r = 0; r < size_t(dv); ++r) out[e] += (*v)[row + r] * m[r * size_t(dv) + c];
+  }
+  *v = std::move(out);
+}
+
+Keys load_keys(const Problem& p, const Branch& br, const View& k, const View& v, int64_t b,
                int64_t hk) {
+  const Source& source = br.source;
   const int64_t block = source.kind == SourceKind::pooled ? source.block : 1;
-  Keys out{(p.nk + block - 1) / block, p.dk, p.dv, {}, {}, {}};
+  Keys out{(p.nk + block - 1) / block, p.dk, p.dv, {}, {}, {}, {}};
   out.k.assign(size_t(out.n * p.dk), 0);
   out.v.assign(size_t(out.n * p.dv), 0);
   std::vector<double> row(size_t(std::max(p.dk, p.dv)));
@@ -40,6 +88,12 @@ Keys load_keys(const Problem& p, const Source& source, const View& k, const View
       for (int64_t c = 0; c < p.dv; ++c) out.v[size_t(j * p.dv + c)] += share * row[size_t(c)];
     }
     out.weight.push_back(block == 1 ? 0 : std::log(double(last - first)));
+  }
+  map_values(source, hk, &out.v, p.dv);
+  for (int64_t j = 0; br.weight.kind != WeightKind::exponential && j < out.n; ++j) {
+    const std::vector<double> f = log_features(p, br.weight, &out.k[size_t(j * p.dk)]);
+    out.m = int64_t(f.size());
+    out.features.insert(out.features.end(), f.begin(), f.end());
   }
   return out;
 }
@@ -147,6 +201,32 @@ double logit(const Problem& p, const Branch& br, const Keys& keys, const double*
   return x + keys.weight[size_t(j)];
 }
 
+// ln(phi(q) . phi(k)), from their logarithms.
+double log_product(const double* q, const double* k, int64_t m) {
+  double top = -kInf, sum = 0;
+  for (int64_t r = 0; r < m; ++r) {
+    if (std::isnan(q[r] + k[r])) return q[r] + k[r];
+    top = std::max(top, q[r] + k[r]);
+  }
+  if (std::isinf(top)) return top;
+  for (int64_t r = 0; r < m; ++r) sum += std::exp(q[r] + k[r] - top);
+  return top + std::log(sum);
+}
+
+// Weights of blocks of 64 keys whose greatest logit lies more than `skip` below the greatest so far
+// do not reach the values.
+std::vector<char> skipped(const std::vector<double>& s, double skip) {
+  std::vector<char> out(s.size(), 0);
+  double so_far = -kInf;
+  for (size_t first = 0; first < s.size(); first += 64) {
+    const size_t last = std::min(first + 64, s.size());
+    const double top = *std::max_element(&s[first], &s[0] + last);
+    so_far = std::max(so_far, top);
+    std::fill(&out[first], &out[0] + last, top < so_far - skip);
+  }
+  return out;
+}
+
 // A branch's Partial for one query row. Sigmoid: max 0, sum and acc plain sums, so that merging is
 // addition. Probabilities of the row, unnormalised, go to `weights` where asked for.
 PartialHead<double> row_partial(const Problem& p, const Branch& br, const Keys& keys,
@@ -156,10 +236,14 @@ PartialHead<double> row_partial(const Problem& p, const Branch& br, const Keys& 
   std::vector<double> s(size_t(keys.n), -kInf);
   PartialHead<double> out;
   bool nan = false;
+  std::vector<double> features;
+  if (keys.m > 0) features = log_features(p, br.weight, q);
   for (int64_t j = 0; j < keys.n; ++j) {
     if (!allowed(j)) continue;
     const int64_t distance = allowed.position() - allowed.key_position(j);
-    s[size_t(j)] = logit(p, br, keys, q, b, h, i, j, distance);
+    s[size_t(j)] = keys.m > 0
+                       ? log_product(features.data(), &keys.features[size_t(j * keys.m)], keys.m)
+                       : logit(p, br, keys, q, b, h, i, j, distance);
     nan |= std::isnan(s[size_t(j)]);
     out.max = std::max(out.max, s[size_t(j)]);
   }
@@ -167,6 +251,8 @@ PartialHead<double> row_partial(const Problem& p, const Branch& br, const Keys& 
   const bool sigmoid = br.norm.kind == NormKind::sigmoid;
   if (sigmoid && out.max > -kInf) out.max = 0;
   std::fill(acc, acc + p.dv, 0.0);
+  const std::vector<char> skip =
+      br.value_skip > 0 ? skipped(s, br.value_skip) : std::vector<char>(s.size(), 0);
   for (int64_t j = 0; j < keys.n; ++j) {
     double& x = s[size_t(j)];
     if (x == -kInf) {
@@ -177,6 +263,7 @@ PartialHead<double> row_partial(const Problem& p, const Branch& br, const Keys& 
         : x == out.max ? 1
                        : std::exp(x - out.max);
     out.sum += x;
+    if (skip[size_t(j)]) continue;
     for (int64_t c = 0; c < p.dv; ++c) acc[c] += x * keys.v[size_t(j * p.dv + c)];
   }
   if (weights) *weights = std::move(s);
@@ -211,8 +298,7 @@ class Runner {
     for (int64_t b = 0; b < p_.batch; ++b)
       for (int64_t hk = 0; hk < p_.kv_heads; ++hk) {
         std::vector<Keys> keys;
-        for (const Branch& br : plan_.branches)
-          keys.push_back(load_keys(p_, br.source, k_, v_, b, hk));
+        for (const Branch& br : plan_.branches) keys.push_back(load_keys(p_, br, k_, v_, b, hk));
         const int64_t rows = p_.group() * p_.nq;
         parallel_for(rows, threads,
                      [&](int64_t n, int) { row(keys, b, hk * p_.group() + n / p_.nq, n % p_.nq); });

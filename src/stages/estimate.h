@@ -1,6 +1,7 @@
 // Estimators: cheap scores for tiles or tokens. Layer: stages. Bodies: src/stages/estimate/*.cc.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "regard/ctx.h"
@@ -8,16 +9,27 @@
 
 namespace regard {
 
+// Scores that lie in a GPU's memory.
+class DeviceScores {
+ public:
+  virtual ~DeviceScores() = default;
+  virtual std::vector<float> fetch() const = 0;  // waits for them
+};
+
 // Scores of tiles [batch, heads, rows, cols]; a tile no query may see is exactly 0 (after a
 // softmax) or -inf (raw), as each estimator states.
 struct BlockScores {
   int64_t batch = 0, heads = 0, rows = 0, cols = 0;
   std::vector<float> s;
+  // Where a stage ran on a GPU: the scores, and `s` is empty until on_host().
+  std::shared_ptr<const DeviceScores> device = nullptr;
   const float* row(int64_t b, int64_t h, int64_t r) const {
     return &s[((b * heads + h) * rows + r) * cols];
   }
   float* row(int64_t b, int64_t h, int64_t r) { return &s[((b * heads + h) * rows + r) * cols]; }
 };
+
+BlockScores on_host(BlockScores scores);  // brings them over where they lie on a GPU
 
 namespace estimate {
 
@@ -26,7 +38,8 @@ namespace estimate {
 BlockScores random(const Problem& p, int bq, int bk, int64_t seed);
 
 // XAttention (arXiv 2503.16428, algorithm 1): strided antidiagonal sums, softmax over key groups,
-// summed to tiles of `block` x `block`. Causal where the inputs are.
+// summed to tiles of `block` x `block`. Causal where the inputs are. Rows of 16-bit tensors are
+// rounded to levels first (levels.h).
 BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);
 
 // Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal. Tiles

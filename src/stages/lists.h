@@ -126,6 +126,11 @@ Plan adapted_chunks(const Ctx& ctx, const Inputs& x, const Tensor& q_adapter,
 
 // The `count` keys with the greatest q.k of each query, among those it sees.
 Plan top_keys(const Ctx& ctx, const Inputs& x, int64_t count);
+// Statistical top-k (Spark Transformer, arXiv 2506.06644): of the m keys a query sees, those whose
+// product over the first `channels` channels is at least mean + deviation * z with
+// P(Z > z) = count / m for a standard normal Z; all of them where m <= count. Mean and (population)
+// deviation are of the row's finite products; about `count` keys stay where they are normal.
+Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t count);
 // The `count` keys with the greatest score among those a query sees; scores f32 [batch, kv_heads,
 // 1, nk].
 Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count);

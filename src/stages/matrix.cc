@@ -3,10 +3,13 @@
 #include "regard/status.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "algebra/exponential.h"
 #include "core/parallel.h"
+#include "stages/levels.h"
 
 // As for the kernels: SSE4 and the Ice Lake variant of AVX-512 add nothing here but time.
 #ifndef HWY_DISABLED_TARGETS
@@ -29,6 +32,37 @@ using V = hn::Vec<F>;
 constexpr F f;
 constexpr int64_t kLanes = int64_t(hn::MaxLanes(F()));
 constexpr int64_t kVectors = kPanel / kLanes;  // a panel's width in vectors
+
+// a * b + c rounded once, on machines without the instruction too.
+HWY_INLINE V Fused(V a, V b, V c) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(f, std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
+#else
+  return hn::MulAdd(a, b, c);
+#endif
+}
+
+// exponential::of, the same operations.
+HWY_INLINE V Exponential(V x) {
+  namespace e = exponential;
+  const hn::RebindToSigned<F> i32;
+  const V n = hn::Round(hn::Mul(x, hn::Set(f, e::kLog2e)));
+  const V r = Fused(n, hn::Set(f, -e::kLn2Low), Fused(n, hn::Set(f, -e::kLn2High), x));
+  V y = hn::Set(f, e::kSeries[0]);
+  REGARD_UNROLL
+  for (int i = 1; i < 8; ++i) y = Fused(y, r, hn::Set(f, e::kSeries[i]));
+  // 2^n in two factors.
+  const auto whole = hn::ConvertTo(i32, n);
+  const auto half = hn::ShiftRight<1>(whole), rest = hn::Sub(whole, half);
+  const auto power = [&](auto k) HWY_ATTR {
+    return hn::BitCast(f, hn::ShiftLeft<23>(hn::Add(k, hn::Set(i32, 127))));
+  };
+  y = hn::Mul(hn::Mul(y, power(half)), power(rest));
+  y = hn::IfThenElse(hn::Gt(x, hn::Set(f, e::kMost)),
+                     hn::Set(f, std::numeric_limits<float>::infinity()), y);
+  y = hn::IfThenZeroElse(hn::Lt(x, hn::Set(f, e::kLeast)), y);
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
 
 // x16: bits of f16 or bf16.
 template <class Half>
@@ -96,6 +130,46 @@ void MultiplyChunk(const float* a, int64_t rows, int64_t depth, int64_t lines, c
     MultiplyRows<kFew, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
   for (; i < rows; ++i)
     MultiplyRows<1, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
+}
+
+// Channels of one token, whose sums are integers; then scaled and added.
+template <int R>
+HWY_INLINE void MultiplyLevels(const float* HWY_RESTRICT a, int64_t depth, int64_t lines,
+                               const Line* HWY_RESTRICT panel, const float* HWY_RESTRICT a_scale,
+                               int64_t tokens, const Line& k_scale, float* HWY_RESTRICT c,
+                               int64_t stride) {
+  alignas(64) float sums[R * kPanel];
+  MultiplyRows<R, false>(a, depth, lines, panel, sums, kPanel);
+  REGARD_UNROLL
+  for (int i = 0; i < R; ++i) {
+    const V query = hn::Set(f, a_scale[i * tokens]);
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const V scale = hn::Mul(query, hn::Load(f, k_scale.x + v * kLanes));
+      float* const to = c + i * stride + v * kLanes;
+      const V sum = hn::Load(f, sums + i * kPanel + v * kLanes);
+      hn::StoreU(Fused(sum, scale, hn::LoadU(f, to)), f, to);
+    }
+  }
+}
+
+void MultiplyTokens(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
+                    int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                    int64_t stride) {
+  const int64_t depth = tokens * channels;
+  constexpr int kRows = kVectors == 2 ? 8 : kVectors == 4 ? 3 : 1;
+  for (int64_t i = 0; i < rows; ++i) std::fill_n(c + i * stride, kPanel, 0.0f);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* const x = a + t * channels;
+    const Line* const lines = panel + t * channels;
+    int64_t i = 0;
+    for (; i + kRows <= rows; i += kRows)
+      MultiplyLevels<kRows>(x + i * depth, depth, channels, lines, a_scale + i * tokens + t, tokens,
+                            k_scale[t], c + i * stride, stride);
+    for (; i < rows; ++i)
+      MultiplyLevels<1>(x + i * depth, depth, channels, lines, a_scale + i * tokens + t, tokens,
+                        k_scale[t], c + i * stride, stride);
+  }
 }
 
 void Multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, float* c,
@@ -170,26 +244,109 @@ float MaxOf(const float* x, int64_t n) {
   return best;
 }
 
+// The upper half of 2 * kWidth sums is added to the lower, until one is left.
+template <int kWidth>
+HWY_INLINE float Fold(float* lane) {
+  const hn::CappedTag<float, kWidth> narrow;
+  for (int l = 0; l < kWidth; l += int(hn::MaxLanes(narrow)))
+    hn::Store(hn::Add(hn::Load(narrow, lane + l), hn::LoadU(narrow, lane + kWidth + l)), narrow,
+              lane + l);
+  if constexpr (kWidth == 1) return lane[0];
+  return Fold<(kWidth > 1 ? kWidth / 2 : 1)>(lane);
+}
+
+float SumOf(const float* x, int64_t n) {
+  V sum[kVectors];
+  for (V& v : sum) v = hn::Zero(f);
+  int64_t c = 0;
+  for (; c + kPanel <= n; c += kPanel) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[v] = hn::Add(sum[v], hn::LoadU(f, x + c + v * kLanes));
+  }
+  alignas(64) float lane[kPanel];
+  for (int v = 0; v < kVectors; ++v) hn::Store(sum[v], f, lane + v * kLanes);
+  for (int64_t l = 0; c < n; ++c, ++l) lane[l] += x[c];
+  return Fold<kPanel / 2>(lane);
+}
+
 float Exponentials(float* x, int64_t n, float shift) {
   const V s = hn::Set(f, shift);
-  V even = hn::Zero(f), odd = even;
-  const auto exponential = [&](V v) HWY_ATTR {
-    const V d = hn::Sub(v, s);
-    return hn::IfThenElse(hn::IsNaN(d), d, hn::Exp(f, d));
-  };
-  int64_t c = 0;
-  for (; c + 2 * kLanes <= n; c += 2 * kLanes) {
-    const V first = exponential(hn::LoadU(f, x + c));
-    const V second = exponential(hn::LoadU(f, x + c + kLanes));
-    hn::StoreU(first, f, x + c);
-    hn::StoreU(second, f, x + c + kLanes);
-    even = hn::Add(even, first);
-    odd = hn::Add(odd, second);
+  Map(x, n, [&](V v) HWY_ATTR { return Exponential(hn::Sub(v, s)); });
+  return SumOf(x, n);
+}
+
+// Tiles of kWidth numbers (0: `width`, or fewer at the end).
+template <int kWidth>
+void SubtractTops(float* x, int64_t tiles, int64_t width, float* top) {
+  const float low = -std::numeric_limits<float>::infinity();
+  const int64_t count = kWidth ? kWidth : width;
+  for (int64_t c = 0; c < tiles; ++c, x += count) {
+    float best = low;
+    for (int64_t j = 0; j < count; ++j) best = x[j] > best ? x[j] : best;
+    top[c] = best;
+    const float shift = best == low ? 0 : best;
+    for (int64_t j = 0; j < count; ++j) x[j] -= shift;
   }
-  float sum = hn::GetLane(hn::SumOfLanes(f, hn::Add(even, odd)));
-  Map(x + c, n - c, exponential);
-  for (; c < n; ++c) sum += x[c];
-  return sum;
+}
+template <int kWidth>
+void SumTiles(const float* x, int64_t tiles, int64_t width, float* sum) {
+  const int64_t count = kWidth ? kWidth : width;
+  for (int64_t c = 0; c < tiles; ++c, x += count) {
+    float total = 0;
+    for (int64_t j = 0; j < count; ++j) total += x[j];
+    sum[c] = total;
+  }
+}
+
+void TileExponentials(float* x, int64_t n, int64_t width, float* top, float* sum) {
+  const int64_t whole = n / width, rest = n - whole * width;
+  // Widths known to the compiler are several times faster: blocks of 128 by strides of 16 and 8.
+  const auto subtract = width == 8    ? SubtractTops<8>
+                        : width == 16 ? SubtractTops<16>
+                                      : SubtractTops<0>;
+  const auto add = width == 8 ? SumTiles<8> : width == 16 ? SumTiles<16> : SumTiles<0>;
+  subtract(x, whole, width, top);
+  if (rest > 0) SubtractTops<0>(x + whole * width, 1, rest, top + whole);
+  Map(x, n, [](V v) HWY_ATTR { return Exponential(v); });
+  add(x, whole, width, sum);
+  if (rest > 0) SumTiles<0>(x + whole * width, 1, rest, sum + whole);
+}
+
+void AddScaled(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, float factor, int64_t n) {
+  const V s = hn::Set(f, factor);
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes)
+    hn::StoreU(Fused(hn::LoadU(f, x + c), s, hn::LoadU(f, sum + c)), f, sum + c);
+  for (; c < n; ++c) sum[c] = std::fma(x[c], factor, sum[c]);
+}
+
+float ToLevels(float* row, int64_t n) {
+  V sum[kVectors];
+  for (V& v : sum) v = hn::Zero(f);
+  alignas(64) float lane[kPanel];
+  int64_t c = 0;
+  for (; c + kPanel <= n; c += kPanel) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const V x = hn::LoadU(f, row + c + v * kLanes);
+      sum[v] = Fused(x, x, sum[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) hn::Store(sum[v], f, lane + v * kLanes);
+  for (int64_t l = 0; c < n; ++c, ++l) lane[l] = std::fma(row[c], row[c], lane[l]);
+  const float square = Fold<kPanel / 2>(lane);
+  if (!(square >= levels::kLeastSquare && square <= levels::kMostSquare)) {
+    std::fill(row, row + n, 0.0f);
+    return square < levels::kLeastSquare ? 0 : std::numeric_limits<float>::quiet_NaN();
+  }
+  const float length = std::sqrt(square);
+  const V inverse = hn::Set(f, levels::kLength / length), half = hn::Set(f, 0.5f);
+  const V exact = hn::Set(f, levels::kExact);
+  Map(row, n, [&](V x) HWY_ATTR {
+    const V y = hn::Round(hn::Mul(x, inverse)), even = hn::Round(hn::Mul(y, half));
+    return hn::IfThenElse(hn::Gt(hn::Abs(y), exact), hn::Add(even, even), y);
+  });
+  return length / levels::kLength;
 }
 
 void Add(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, int64_t n) {
@@ -212,15 +369,19 @@ HWY_EXPORT(ScaleCap);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(Exponentials);
 HWY_EXPORT(Add);
+HWY_EXPORT(SumOf);
+HWY_EXPORT(TileExponentials);
+HWY_EXPORT(AddScaled);
+HWY_EXPORT(ToLevels);
+HWY_EXPORT(MultiplyTokens);
 HWY_EXPORT(PackPanel);
 
 void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst) {
   const int64_t n = v.size[3];
   if (v.device != Device::cpu)
     throw Error(
-        "plan: this method reads queries and keys to make its plan, and they lie in a GPU's "
-        "memory; "
-        "accepted: tensors in the CPU's memory");
+        "plan: this method reads queries and keys to make its plan by a stage that has no GPU "
+        "kernel, and they lie in a GPU's memory; accepted: tensors in the CPU's memory");
   const bool dense = v.stride[3] == info(v.dtype).bytes;
   for (int64_t i = 0; i < count; ++i, dst += n) {
     const char* src = v.at(b, h, first + i);
@@ -253,6 +414,25 @@ float max_of(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x, 
 
 float exponentials(float* x, int64_t n, float shift) {
   return HWY_DYNAMIC_DISPATCH(Exponentials)(x, n, shift);
+}
+
+float sum_of(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumOf)(x, n); }
+
+void tile_exponentials(float* x, int64_t n, int64_t width, float* top, float* sum) {
+  HWY_DYNAMIC_DISPATCH(TileExponentials)(x, n, width, top, sum);
+}
+
+void add_scaled(float* sum, const float* x, float factor, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(AddScaled)(sum, x, factor, n);
+}
+
+float to_levels(float* row, int64_t n) { return HWY_DYNAMIC_DISPATCH(ToLevels)(row, n); }
+
+void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
+                     int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                     int64_t stride) {
+  HWY_DYNAMIC_DISPATCH(MultiplyTokens)
+  (a, a_scale, rows, tokens, channels, panel, k_scale, c, stride);
 }
 
 void add(float* sum, const float* x, int64_t n) { HWY_DYNAMIC_DISPATCH(Add)(sum, x, n); }

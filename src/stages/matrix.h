@@ -37,8 +37,29 @@ void scale_cap(float* x, int64_t n, float scale, float softcap);
 
 float max_of(const float* x, int64_t n);  // -inf for n = 0; NaN is passed over
 
-// x <- exp(x - shift); returns the sum.
+// Thirty-two sums, of every 32nd number from the l-th on in ascending order; then the upper half is
+// added to the lower until one is left.
+float sum_of(const float* x, int64_t n);
+
+// x <- exp(x - shift) by algebra/exponential.h; returns sum_of(x).
 float exponentials(float* x, int64_t n, float shift);
+
+// Every `width` numbers by themselves: top[c] as max_of, x <- exp(x - top[c]) (a top of -inf counts
+// as 0 there), sum[c] in ascending order.
+void tile_exponentials(float* x, int64_t n, int64_t width, float* top, float* sum);
+
+// sum[i] <- x[i] * factor + sum[i], rounded once
+void add_scaled(float* sum, const float* x, float factor, int64_t n);
+
+// row <- its levels (levels.h); returns their scale.
+float to_levels(float* row, int64_t n);
+
+// Rows of `tokens` times `channels` levels against a panel of the same:
+// c[i][l] = the sum over t, ascending, each fused, of
+//   (integer sum of token t's channels) * (a_scale[i * tokens + t] * k_scale[t].x[l]).
+void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
+                     int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                     int64_t stride);
 
 void add(float* sum, const float* x, int64_t n);  // sum[i] += x[i]
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "algebra/exponential.h"
 #include "regard/status.h"
 
 namespace regard {
@@ -71,7 +72,7 @@ void ProbabilityRows::finish(int64_t b, int64_t h, int64_t i, float* row) const 
     const float sink = x_.norm.kind == NormKind::softmax_sink ? x_.norm.sink[h] : -kInf;
     top = std::max(top, sink);
     if (top == -kInf) top = 0;  // every pair is forbidden: all weights become 0
-    sum = matrix::exponentials(row + lo, hi - lo, top) + std::exp(sink - top);
+    sum = matrix::exponentials(row + lo, hi - lo, top) + exponential::of(sink - top);
   }
   const float inverse = sum == 0 ? 0 : 1 / sum;
   matrix::scale_cap(row + lo, hi - lo, inverse, 0);

@@ -1,4 +1,5 @@
 """The catalogue is whole: files, lines, oracles, records and pages agree."""
+import json
 import re
 import subprocess
 import sys
@@ -54,6 +55,14 @@ def test_recipes_hold_no_loop(family, name):
     assert not re.search(r"\b(for|while|do)\b\s*[({]", text)
 
 
+def test_every_method_has_its_picture():
+    """Drawn by tools/gen_plan_pictures.py; small enough to keep."""
+    plans = ROOT / "docs" / "images" / "plans"
+    sizes = {f.stem: f.stat().st_size for f in plans.glob("*.png")}
+    assert sorted(sizes) == NAMES == sorted(json.loads((plans / "plans.json").read_text()))
+    assert sum(sizes.values()) < 1.5e6
+
+
 def test_every_method_has_its_page(tmp_path):
     generator = ROOT / "tools" / "gen_method_docs.py"
     subprocess.run([sys.executable, generator, "--out", tmp_path], check=True)
@@ -61,6 +70,7 @@ def test_every_method_has_its_page(tmp_path):
     for name in NAMES:
         page = (tmp_path / f"{name}.md").read_text()
         assert f"({name}.md)" in index
+        assert f"images/plans/{name}.png)" in page
         for p in regard.describe(name)["params"]:
             assert f"`{p['name']}`" in page
         assert "None" not in page and RECORDS[name]["paper"] in page

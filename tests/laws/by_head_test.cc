@@ -38,6 +38,15 @@ Plan random_part(Rng& g, const Problem& p) {
   }
 }
 
+// Beside other kinds of heads a window reads whole tiles: pairs of tiles that it touches.
+bool shares_a_tile(const BitMask& want, const IndexList& l, const Problem& p, int64_t b, int64_t h,
+                   int64_t i, int64_t j) {
+  for (int64_t y = i / l.bq * l.bq; y < std::min(p.nq, (i / l.bq + 1) * l.bq); ++y)
+    for (int64_t x = j / l.bk * l.bk; x < std::min(p.nk, (j / l.bk + 1) * l.bk); ++x)
+      if (want.get(b, h, y, x)) return true;
+  return false;
+}
+
 TEST(ByHead, EveryHeadReadsItsOwnPartsPairs) {
   Rng g(11);
   for (int round = 0; round < 60; ++round) {
@@ -65,7 +74,10 @@ TEST(ByHead, EveryHeadReadsItsOwnPartsPairs) {
             for (int64_t j = 0; j < p.nk; ++j) {
               int reads = 0;
               for (const BitMask& m : have) reads += m.get(b, head, i, j);
-              ASSERT_EQ(reads, int(want.get(b, h, i, j)))
+              const bool more = reads == 1 && part.branches[0].cover.kind == CoverKind::band &&
+                                whole.branches[0].rule.window.unlimited() && j <= i + p.offset &&
+                                shares_a_tile(want, *whole.branches[0].cover.list, p, b, h, i, j);
+              ASSERT_TRUE(reads == int(want.get(b, h, i, j)) || more)
                   << p.str() << " round " << round << " head " << head << " " << i << " " << j;
             }
     }
@@ -85,10 +97,38 @@ TEST(ByHead, RefusesWhatOnePlanCannotSay) {
   Problem many = p;
   many.heads = many.kv_heads = 17;
   std::vector<Plan> parts;
-  for (int64_t left = 1; left <= 17; ++left) parts.push_back(Plan::band(p, left, 0));
+  for (int64_t left = 1; left <= 17; ++left) {
+    IndexList one;
+    one.rows = one.bk = 1, one.cols = one.bq = 64;
+    one.start = {0, 1}, one.index = {3};
+    parts.push_back(Plan::columns(p, one).window({left, 0, 0}));
+  }
   EXPECT_THROW(plan_by_head(many, parts), Error);
   const auto turned = std::make_shared<Permutation>();
   EXPECT_THROW(plan_by_head(two, {Plan::all(p), Plan::all(p).order({turned, nullptr})}), Error);
+}
+
+TEST(ByHead, WindowsBecomeOnePassAndEmptyBranchesNone) {
+  Problem p;
+  p.heads = p.kv_heads = 1;
+  p.nq = p.nk = 256;
+  p.dk = p.dv = 4;
+  p.scale = 1;
+  Problem three = p;
+  three.heads = three.kv_heads = 3;
+  IndexList none;
+  none.rows = none.cols = 256, none.bq = none.bk = 1;
+  none.start.assign(257, 0);
+  Plan whole =
+      plan_by_head(three, {Plan::band(p, 70, 0).causal(), Plan::band(p, 3, 0).causal(),
+                           Plan::same({Plan::all(p).causal(), Plan::columns(p, none).causal()})});
+  ASSERT_EQ(whole.branches.size(), 1u);
+  EXPECT_EQ(whole.branches[0].cover.list->bq, 64);
+  whole.lower();
+  const BitMask reads = expand(whole, 0);
+  EXPECT_TRUE(reads.get(0, 0, 192, 64));   // 128 back: a tile that query 192's window touches
+  EXPECT_FALSE(reads.get(0, 0, 192, 63));  // two tiles back
+  EXPECT_TRUE(reads.get(0, 2, 192, 0));
 }
 
 std::string write_profile(const std::string& text) {
@@ -99,11 +139,11 @@ std::string write_profile(const std::string& text) {
 
 TEST(Profile, AttentionIsThatOfEachHeadsMethod) {
   Rng g(5);
-  const std::vector<std::string> specs = {"dense", "a_shape:n_init=4,n_local=24",
+  const std::vector<std::string> specs = {"dense", "block_sparse:block=32,top_k=2",
                                           "xattention:block=16,stride=4,threshold=0.7",
                                           "vertical_slash:vertical_size=30,slash_size=50"};
   const Profile profile = load_profile(write_profile(
-      R"({"regard_profile": 1, "methods": ["dense", "a_shape:n_init=4,n_local=24",
+      R"({"regard_profile": 1, "methods": ["dense", "block_sparse:block=32,top_k=2",
           "xattention:block=16,stride=4,threshold=0.7",
           "vertical_slash:vertical_size=30,slash_size=50"],
           "layers": {"3": [1, 1, 0, 2, 2, 3]}})"));

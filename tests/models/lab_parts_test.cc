@@ -170,32 +170,53 @@ TEST(Settings, SpecsAreSplitSweptAndRefused) {
     EXPECT_THROW(frontier_lengths(bad), Error) << bad;
 }
 
-HeadFacts facts(double seconds, double error) {
+HeadFacts facts(double seconds, double error, double recall = 0) {
   HeadFacts f;
   f.seconds = seconds;
-  f.error = error * error;
-  f.norm = 1;
+  f.error[kPlain] = error * error;
+  f.error[kRecall] = recall * recall;
+  f.norm[kPlain] = f.norm[kRecall] = 1;
   return f;
 }
 
-TEST(Search, TakesTheCheapestUnderTheBound) {
+HeadKind kind(int64_t left) { return {false, left, 0, 0, 0}; }
+
+TEST(Search, BuysTheLeastTimeWithTheErrorItMay) {
+  // Errors are shares of both heads' norm, which is 2.
   LayerFacts l;
   l.heads = {{facts(10, 0), facts(10, 0)},
              {facts(4, 0.2), facts(4, 0.01)},
              {facts(6, 0.04), facts(6, 0.5)}};
-  l.kinds = {{"all"}, {"band 1"}, {"band 2"}};
-  EXPECT_EQ(assign(l, 0.05), (std::vector<int64_t>{2, 1}));
-  EXPECT_EQ(assign(l, 0.3), (std::vector<int64_t>{1, 1}));
-  EXPECT_EQ(assign(l, 0), (std::vector<int64_t>{0, 0}));
+  l.kinds = {{kind(-1)}, {kind(1)}, {kind(2)}};
+  const auto one = [&](double bound, size_t kinds = 4) {
+    return assign({{7, l}}, bound, kinds).at(7);
+  };
+  EXPECT_EQ(one(0.05), (std::vector<int64_t>{2, 1}));
+  EXPECT_EQ(one(0.3), (std::vector<int64_t>{1, 1}));
+  EXPECT_EQ(one(0), (std::vector<int64_t>{0, 0}));
+  // The head that finds things again is wrong only where that is asked for.
+  l.heads[1][1] = facts(4, 0.01, 0.4);
+  EXPECT_EQ(one(0.05), (std::vector<int64_t>{2, 0}));
+  l.heads[1][1] = facts(4, 0.01);
   // A third head stays dense, which makes three kinds with room for two: head 0 loses less by going
   // back to dense than head 1 would.
   l.heads[0].push_back(facts(10, 0));
-  l.heads[1].push_back(facts(4, 0.2));
+  l.heads[1].push_back(facts(4, 0.4));
   l.heads[2].push_back(facts(6, 0.5));
   l.heads[2][0].seconds = 9;
-  EXPECT_EQ(assign(l, 0.05, 3), (std::vector<int64_t>{2, 1, 0}));
-  EXPECT_EQ(assign(l, 0.05, 2), (std::vector<int64_t>{0, 1, 0}));
-  EXPECT_EQ(assign(l, 0.05, 1), (std::vector<int64_t>{0, 0, 0}));
+  EXPECT_EQ(one(0.05, 3), (std::vector<int64_t>{2, 1, 0}));
+  EXPECT_EQ(one(0.05, 2), (std::vector<int64_t>{0, 1, 0}));
+  EXPECT_EQ(one(0.05, 1), (std::vector<int64_t>{0, 0, 0}));
+}
+
+TEST(Search, SpendsTheErrorInTheLayerWhereItBuysMost) {
+  LayerFacts cheap, dear;
+  cheap.heads = {{facts(10, 0)}, {facts(1, 0.1)}};
+  dear.heads = {{facts(10, 0)}, {facts(9, 0.1)}};
+  cheap.kinds = dear.kinds = {{kind(-1)}, {kind(1)}};
+  const auto both = assign({{0, dear}, {1, cheap}}, 0.08);
+  EXPECT_EQ(both.at(0), std::vector<int64_t>{0});
+  EXPECT_EQ(both.at(1), std::vector<int64_t>{1});
 }
 
 }  // namespace

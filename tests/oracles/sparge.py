@@ -1,8 +1,10 @@
-"""SpargeAttn (arXiv 2502.18137), first stage: mask prediction by self-similar blocks."""
+"""SpargeAttn (arXiv 2502.18137): self-similar blocks; values skipped by the running maximum."""
+import common
 import numpy as np
 from common import covering, pooled_logits, repeat_heads, rows_of, softmax, tokens_of, top, visible
 
-small = {"block_q": 32, "block_k": 16, "similarity": 0.05, "cdf": 0.8}
+small = {"block_q": 32, "block_k": 64, "similarity": 0.05, "cdf": 0.8, "lambda": 1.5}
+leaves_out_values = True  # of what the mask keeps
 planted = {"similarity": -1.0}
 sees = ()  # means of planted codes and noise are flat, so it covers its share with many tiles
 
@@ -17,7 +19,7 @@ def alike(x, block, tail):  # mean of all cosines inside a block
 
 
 def kept(q, k, v, cut="cdf", cdf=0.98, topk=0.5, similarity=0.6, block_q=128, block_k=64,
-         tail="paper", causal=True, offset=None):
+         tail="paper", causal=True, offset=None, **second_stage):
     k_all = repeat_heads(q, k)
     rows = ~(alike(q, block_q, tail) > similarity)[..., None]
     columns = ~(alike(k_all - k_all.mean(2, keepdims=True), block_k, tail) > similarity)
@@ -28,3 +30,17 @@ def kept(q, k, v, cut="cdf", cdf=0.98, topk=0.5, similarity=0.6, block_q=128, bl
     keep = rows_of(p, lambda b, h, r, row: covering(row, cdf, False, 1) if cut == "cdf"
                    else top(row, share))
     return tokens_of(keep | rows | columns, block_q, block_k, q, k) & visible(q, k, causal, offset)
+
+
+def attend(q, k, v, causal=True, offset=None, **params):
+    mask = kept(q, k, v, causal=causal, offset=offset, **params)
+    out, lse = common.attention(q, k, v, mask)
+    if params.get("lambda", 0) == 0:
+        return out, lse
+    s = np.where(mask, common.logits(q, k), -np.inf)
+    tops = np.maximum.reduceat(s, np.arange(0, s.shape[3], 64), 3)
+    so_far = np.maximum.accumulate(tops, 3)
+    skip = np.repeat(tops < so_far - params["lambda"], 64, 3)[..., : s.shape[3]]
+    few, few_lse = common.attention(q, k, v, mask & ~skip)
+    share = np.exp(np.where(np.isfinite(lse), few_lse - lse, -np.inf))
+    return few * share[..., None], lse

@@ -42,9 +42,9 @@ def describe(name):
     return _json.loads(_regard.record(name))
 
 
-def _planned(arrays, method, causal, scale, numeric, threads, params):
+def _planned(arrays, q, method, causal, scale, numeric, threads, params):
     return _regard.Planned(*arrays, method, _arrays.parameters(params), causal, scale, numeric or "",
-                           threads)
+                           threads, _arrays.stream_of(q, arrays))
 
 
 def attend(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, impl=None,
@@ -71,13 +71,14 @@ def attend(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, th
     arrays = _arrays.inputs(q, k, v)
     if dtype is not None:
         dtype = _arrays.dtype_name(dtype)
-    planned = _planned(arrays, method, causal, scale, numeric, threads, params)
+    planned = _planned(arrays, q, method, causal, scale, numeric, threads, params)
     return _plan.run(planned, arrays, q, threads, impl, strict, dtype, column_mass)
 
 
 def plan(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, **params):
     """The Plan that a method makes on these tensors; arguments as in `attend`."""
-    return Plan(_planned(_arrays.inputs(q, k, v), method, causal, scale, numeric, threads, params))
+    arrays = _arrays.inputs(q, k, v)
+    return Plan(_planned(arrays, q, method, causal, scale, numeric, threads, params))
 
 
 def explain(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, impl=None,
@@ -86,7 +87,7 @@ def explain(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, t
     chosen (bool) and refusal (why it cannot; '' if it can)."""
     arrays = _arrays.inputs(q, k, v)
     name = _arrays.dtype_name(dtype) if dtype is not None else arrays[0].dtype
-    planned = _planned(arrays, method, causal, scale, numeric, threads, params)
+    planned = _planned(arrays, q, method, causal, scale, numeric, threads, params)
     out, lse, mass = _plan.outputs(arrays, name, column_mass, q)
     found = planned.explain(*arrays, out.array, lse.array, mass and mass.array, threads, impl or "")
     return [dict(zip(("name", "chosen", "refusal"), c)) for c in found]

@@ -79,8 +79,8 @@ def result(shape, dtype, q, arrays):
 
 
 def stream_of(q, arrays):
-    """The handle of the CUDA stream that q's framework works on."""
-    if not arrays[0].cuda:
+    """The handle of the CUDA stream that q's framework works on; 0, the default one, if not torch."""
+    if not arrays[0].cuda or type(q).__module__.split(".")[0] != "torch":
         return 0
     return sys.modules["torch"].cuda.current_stream(q.device).cuda_stream
 

@@ -11,22 +11,28 @@ function card(what, big, more) {
   return element('div', {class: 'card'}, element('div', {class: 'what'}, what), element('div', {class: 'big'}, big), element('div', {class: 'more'}, more));
 }
 
+// 95 % of what exact gains from a first copy, and of the needles' tokens that it gets right.
+function recallsAsExact(r, e) {
+  const needles = r.recall && known(r.recall.needle_hits) ? r.recall.needle_hits / e.recall.needle_hits : 1;
+  return (copiesKept(r) ?? 1) >= .95 && !(needles < .95 - 1e-9);
+}
+
 // Fastest row that loses at most 1 % and finds what exact finds.
 function bestRow() {
   const e = exact();
   if (!e) return null;
   return methodsShown()
-             .filter(r => r.loss_rise <= .01 * e.loss && r.attention_s < e.attention_s && !ranExactly(r) && (copiesKept(r) ?? 1) >= .95 && (!r.recall || !known(r.recall.needle_hits) || r.recall.needle_hits >= e.recall.needle_hits))
+             .filter(r => r.loss_rise <= .01 * e.loss && r.attention_s < e.attention_s && !ranExactly(r) && recallsAsExact(r, e))
              .sort((a, b) => a.attention_s - b.attention_s)[0] || null;
 }
 
 function drawHeadline() {
   const e = exact(), l = llama(), best = bestRow(), cards = [];
   if (best) {
-    cards.push(card(`Fastest at ${count(state.length)} tokens within 1 % of the loss, with full recall`, fixed(e.attention_s / best.attention_s, 2) + '×', `less attention time than exact: ${shortName(best)}, reading ${percent(best.density)} of the pairs.`));
-    cards.push(card('The whole prefill with it', fixed(l.prefill_s / best.prefill_s, 2) + '×', `as fast as llama.cpp's; loss ${signed(best.loss_rise, 4)}, ${percent(copiesKept(best))} of the copies found.`));
+    cards.push(card(`Fastest at ${count(state.length)} tokens within 1 % of the loss that finds 95 % of what exact finds`, fixed(e.attention_s / best.attention_s, 2) + '×', `less attention time than exact: ${shortName(best)}, reading ${percent(best.density)} of the pairs.`));
+    cards.push(card('The whole prefill with it', fixed(l.prefill_s / best.prefill_s, 2) + '×', `as fast as llama.cpp's; loss ${signed(best.loss_rise, 4)}, ${percent(copiesKept(best))} of the copies, ${percent(best.recall && best.recall.needle_hits)} of the needles (exact: ${percent(e.recall && e.recall.needle_hits)}).`));
   } else if (e) {
-    cards.push(card(`At ${count(state.length)} tokens`, 'none', 'No row shown is faster than exact, within 1 % of its loss and finds what it finds.'));
+    cards.push(card(`At ${count(state.length)} tokens`, 'none', 'No row shown is faster than exact, within 1 % of its loss and finds 95 % of what it finds.'));
   }
   if (e && l) cards.push(card('Exact attention on Regard', fixed(l.attention_s / e.attention_s, 2) + '×', `as fast as llama.cpp's own. Attention that cost nothing would make the whole ${fixed(l.prefill_s / (l.prefill_s - l.attention_s), 2)}×.`));
   $('headline').replaceChildren(...cards);

@@ -31,6 +31,12 @@ struct Shape {
   static constexpr int kPieceBytes = kPiece * kD * 2;
 };
 
+// A tensor without a map.
+struct Raw {
+  const void* data;
+  int64_t batch, head, row;
+};
+
 // The arguments of a launch. Rows are "packed": the heads of a group that share a KV head take
 // turns, packed row r is query r >> pack of head `head + (r & (1 << pack) - 1)`.
 struct Call {
@@ -49,7 +55,9 @@ struct Call {
   const float* alibi;
   const float* sink_logit;
   int32_t* counter;  // next work to hand out; null: works are dealt by block number
-  int32_t nq, nk, dv, pack;
+  int32_t* links;    // [works, warps of rows]: repair.h
+  Raw raw_q, raw_k, raw_v;
+  int32_t nq, nk, dk, dv, pack;
   int32_t heads;    // packed heads: query heads >> pack
   int32_t sharing;  // packed heads that share a KV head
   int32_t tiles;    // tiles of kRows packed rows a head
@@ -59,7 +67,7 @@ struct Call {
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;
   int32_t float_out;
-  float scale_log2;  // scale * log2(e); with hooks: 1
+  float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse
   float scale, softcap;
 };
 
@@ -73,6 +81,7 @@ struct Work {
   int32_t batch;  // batch item
   int32_t q0;     // this sequence's first row in q, out and lse
   int32_t shift;  // added to left and right: offset of this sequence
+  int32_t number;
 };
 // ... and about a step: the first key of each piece; `mask`: some pair may not be allowed (1),
 // also for the sake of `left` (2).
@@ -94,6 +103,7 @@ struct Storage {
   uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];
   Work work[kWorkSlots];
   Step step[S::kKvStages];
+  int32_t spoilt[4 * S::kGroups];  // by warp, the last of a chain of works (repair.h); -1: none
 };
 
 // A position in a ring of kStages slots, with the phase of its mbarriers.

@@ -7,15 +7,12 @@
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
+#include "cuda/sm90/repair.h"
 #include "cuda/sm90/rows.h"
 #include "cuda/sm90/wgmma.h"
 
 namespace regard::cuda::sm90 {
 
-__device__ __forceinline__ float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
 template <class S>
 class Consumer {
  public:
@@ -25,9 +22,11 @@ class Consumer {
   using Scores = float[S::kKeys / 2];
   using Accumulator = float[S::kD / 2];
   using Weights = uint32_t[S::kKeys / 4];
-  // The statistics of this thread's two rows (r and r + 8): raw maximum, sum over own columns.
+  // The statistics of this thread's two rows (r and r + 8): raw maximum, sum over own columns, the
+  // score beyond which the maximum follows; `large`, of the warp: exponentials().
   struct Stats {
-    float max[2], sum[2];
+    float max[2], sum[2], limit[2];
+    bool large;
   };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
@@ -50,12 +49,11 @@ class Consumer {
     Stats now;
     bool more = next_work();
     while (more) {
+      ptx::wait(&m_.k_full[k_.slot], k_.phase);
       issue_qk(s);
-      wgmma::wait<0>();
-      wgmma::pin(s);
-      float shrink[2];
       clear(now);
-      softmax(s, now, take_step(), shrink);
+      float shrink[2];
+      softmax<0>(s, now, shrink);
       to_weights(s, p);
 
       // p: the weights of step t of work `slot`.
@@ -70,15 +68,15 @@ class Consumer {
           more = kStream && next_work();
           if (!more) break;
         }
+        ptx::wait(&m_.k_full[k_.slot], k_.phase);
+        ptx::wait(&m_.v_full[v_.slot], v_.phase);
         my_turn();
         issue_qk(s);
         issue_pv(o, p, add);
         my_turn_ends();
-        wgmma::wait<1>();
-        wgmma::pin(s);
         const Stats before = now;
         if (last) clear(now);
-        const bool moved = softmax(s, now, take_step(), shrink);
+        const bool moved = softmax<1>(s, now, shrink);
         // The wait is repeated behind the branch, because within one block of code the compiler
         // moves it before the exponentials, which belong under PV.
         wgmma::pin(s);
@@ -86,7 +84,7 @@ class Consumer {
         if (last) {
           wgmma::wait<0>();
           wgmma::pin(o);
-          rows_.store(o, before.max, before.sum, m_.work[slot]);
+          store(o, before, slot);
           slot = work_slot_;
         } else if (moved) {
           wgmma::wait<0>();
@@ -99,13 +97,18 @@ class Consumer {
         give_back_v();
         to_weights(s, p);
       }
+      ptx::wait(&m_.v_full[v_.slot], v_.phase);
       issue_pv(o, p, steps_of(slot) > 1);
       wgmma::wait<0>();
       wgmma::pin(o);
       give_back_v();
-      rows_.store(o, now.max, now.sum, m_.work[slot]);
+      store(o, now, slot);
       if constexpr (!kStream) more = next_work();
     }
+    const int warp = threadIdx.x / 32 - 4;
+    if (lane_ == 0) ptx::wait_writes();
+    __syncwarp();
+    Repair<S>(c_, warp).run(m_.spoilt[warp]);
   }
 
  private:
@@ -120,6 +123,18 @@ class Consumer {
   __device__ __forceinline__ void my_turn_ends() {
     if constexpr (kTurns) {
       ptx::signal(kFirstTurn + (group_ + 1 == S::kGroups ? 0 : group_ + 1), 256);
+    }
+  }
+
+  // Rows leave. Those with a NaN or infinity join this warp's chain of works (repair.h), marked
+  // where a maximum is infinite.
+  __device__ __forceinline__ void store(const Accumulator& o, const Stats& x, int slot) {
+    const Work& w = m_.work[slot];
+    const bool endless = __any_sync(~0u, fmaxf(x.max[0], x.max[1]) == INFINITY);
+    if (__any_sync(~0u, rows_.store(o, x.max, x.sum, w)) && lane_ == 0) {
+      const int warp = threadIdx.x / 32 - 4;
+      c_.links[w.number * 4 * S::kGroups + warp] = m_.spoilt[warp];
+      m_.spoilt[warp] = 2 * w.number + endless;
     }
   }
 
@@ -151,13 +166,10 @@ class Consumer {
     if (lane_ == 0) ptx::arrive(&m_.v_empty[v_.slot]);
     v_.advance();
   }
-  // Reads what the producer said of this step, then gives its keys back: QK has finished.
-  __device__ __forceinline__ Step take_step() {
-    const Step step = m_.step[k_.slot];
+  __device__ __forceinline__ void give_back_k() {
     __syncwarp();
     if (lane_ == 0) ptx::arrive(&m_.k_empty[k_.slot]);
     k_.advance();
-    return step;
   }
 
   // This warp's 16 rows of Q as A operands: 16 x 16 elements are four registers.
@@ -173,7 +185,6 @@ class Consumer {
 
   // S = Q K^T
   __device__ __forceinline__ void issue_qk(Scores& s) {
-    ptx::wait(&m_.k_full[k_.slot], k_.phase);
     wgmma::pin(s);
     wgmma::fence();
     const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
@@ -193,7 +204,6 @@ class Consumer {
 
   // O (+)= P V
   __device__ __forceinline__ void issue_pv(Accumulator& o, Weights& p, bool add) {
-    ptx::wait(&m_.v_full[v_.slot], v_.phase);
     wgmma::pin(o);
     wgmma::fence();
     const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
@@ -205,7 +215,7 @@ class Consumer {
   }
 
   static __device__ __forceinline__ void clear(Stats& x) {
-    x = Stats{{-INFINITY, -INFINITY}, {0, 0}};
+    x = Stats{{-INFINITY, -INFINITY}, {0, 0}, {-INFINITY, -INFINITY}, false};
   }
   __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   __device__ __forceinline__ int query(const Work& w, int half) const {
@@ -243,7 +253,6 @@ class Consumer {
 
   // Score hooks: logits in log2 units, after the soft-cap and with ALiBi.
   __device__ __forceinline__ void hook(Scores& s, const Step& step) {
-    constexpr float kLog2e = 1.4426950408889634f;
     const Work& w = m_.work[work_slot_];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -257,79 +266,97 @@ class Consumer {
             (column < S::kPiece ? step.key[0] + column : step.key[1] + column - S::kPiece) +
             2 * (lane_ & 3);
         float& x = s[4 * (i / 2) + 2 * half + i % 2];
-        x *= c_.scale;
-        // tanh by exponentials: the approximate instruction has too few bits for a large cap.
-        if (c_.softcap > 0) {
-          const float e = ptx::exp2(fminf(fabsf(x) / c_.softcap, 40.f) * (-2 * kLog2e));
-          x = copysignf(c_.softcap * (1 - e) / (1 + e), x);
-        }
-        x = (x - slope * fabsf(static_cast<float>(at - key))) * kLog2e;
+        x = hooked(c_, x, slope, at - key);
       }
     }
   }
 
-  __device__ __forceinline__ void prepare(Scores& s, const Step& step) {
-    if constexpr (S::kHooks) hook(s, step);
-    if (__any_sync(~0u, step.mask)) mask(s, step);
+  // The final division makes any shift exact, but a weight above 1 is rounded where the largest
+  // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
+  // of the sum (and below 2^8). Until then the maximum stays where it is.
+  __device__ __forceinline__ float limit(const Stats& now, int half) const {
+    const float most = fminf(quad_sum(now.sum[half]) * 0.0625f, 256.f);
+    return fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
   }
 
-  __device__ __forceinline__ void row_max(const Scores& s, float (&top)[2]) {
+  // Four chains side by side, because one waits for its own latency.
+  __device__ __forceinline__ void row_max(const Scores& s, float (&top)[2]) const {
+    float a[4] = {s[0], s[1], s[2], s[3]};
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // Two chains halve the latency.
-      float a = s[2 * half], b = s[2 * half + 1];
+    for (int i = 4; i < S::kKeys / 2; ++i) a[i % 4] = fmaxf(a[i % 4], s[i]);
+    top[0] = fmaxf(a[0], a[1]);
+    top[1] = fmaxf(a[2], a[3]);
 #pragma unroll
-      for (int i = 1; i < S::kKeys / 8; ++i) {
-        a = fmaxf(a, s[4 * i + 2 * half]);
-        b = fmaxf(b, s[4 * i + 2 * half + 1]);
-      }
-      top[half] = quad_max(fmaxf(a, b));
+    for (int lane = 1; lane <= 2; lane *= 2) {
+      const float x = __shfl_xor_sync(~0u, top[0], lane), y = __shfl_xor_sync(~0u, top[1], lane);
+      top[0] = fmaxf(top[0], x);
+      top[1] = fmaxf(top[1], y);
     }
   }
 
-  // s = exp2(scale_log2 s - max), and its sums by row.
-  __device__ __forceinline__ void exponentials(Scores& s, const Stats& now, float (&sum)[2]) {
+  // s = exp2(scale_log2 s - max), and its sums by row. One rounding for scaling and subtracting
+  // makes the largest weight 2^(rounding of the scaled maximum) instead of 1. Where that would
+  // show, in `large` scores, the two are rounded apart.
+  __device__ __forceinline__ void exponentials(Scores& s, Stats& now) const {
+    float scale = c_.scale_log2, m[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float m = now.max[half] == -INFINITY ? 0.f : now.max[half] * c_.scale_log2;
+      m[half] = now.max[half] == -INFINITY ? 0.f : now.max[half] * scale;
+    }
+    if (now.large) {
+#pragma unroll
+      for (int i = 0; i < S::kKeys / 2; ++i) {
+        const float x = __fmul_rn(s[i], scale), top = m[i / 2 % 2];
+        s[i] = x == top ? 0.f : x - top;
+      }
+      scale = 1;
+      m[0] = m[1] = 0;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
       float a = 0, b = 0;
 #pragma unroll
       for (int i = 0; i < S::kKeys / 8; ++i) {
         float& x = s[4 * i + 2 * half];
         float& y = s[4 * i + 2 * half + 1];
-        x = ptx::exp2(fmaf(x, c_.scale_log2, -m));
-        y = ptx::exp2(fmaf(y, c_.scale_log2, -m));
+        x = ptx::exp2(fmaf(x, scale, -m[half]));
+        y = ptx::exp2(fmaf(y, scale, -m[half]));
         a += x;
         b += y;
       }
-      sum[half] = a + b;
+      now.sum[half] += a + b;
     }
   }
 
-  // The maximum follows only when it moves by more than 8 in log2 units: weights stay below 2^8,
-  // and the final division makes any shift exact. True: `o` must shrink.
-  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, const Step& step,
-                                          float (&shrink)[2]) {
-    prepare(s, step);
+  // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
+  // `o` must shrink.
+  template <int kLater>
+  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2]) {
+    constexpr float kLarge = 64;
+    const Step step = m_.step[k_.slot];
+    const bool masked = __any_sync(~0u, step.mask);
+    wgmma::wait<kLater>();
+    wgmma::pin(s);
+    give_back_k();
+    if constexpr (S::kHooks) hook(s, step);
+    if (masked) mask(s, step);
     float top[2];
     row_max(s, top);
-    const float limit = 8.f;
-    const bool moves = (top[0] - now.max[0]) * c_.scale_log2 > limit ||
-                       (top[1] - now.max[1]) * c_.scale_log2 > limit;
-    const bool moved = __any_sync(~0u, moves);
+    const bool moved = __any_sync(~0u, top[0] > now.limit[0] || top[1] > now.limit[1]);
     if (moved) {
+      bool large = false;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float to = fmaxf(now.max[half], top[half]);
-        shrink[half] = to == -INFINITY ? 1.f : ptx::exp2((now.max[half] - to) * c_.scale_log2);
+        shrink[half] = to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * c_.scale_log2);
         now.sum[half] *= shrink[half];
         now.max[half] = to;
+        now.limit[half] = limit(now, half);
+        large |= to != -INFINITY && fabsf(to * c_.scale_log2) > kLarge;
       }
+      now.large = __any_sync(~0u, large);
     }
-    float sum[2];
-    exponentials(s, now, sum);
-    now.sum[0] += sum[0];
-    now.sum[1] += sum[1];
+    exponentials(s, now);
     return moved;
   }
 

@@ -64,6 +64,18 @@ const Instance* choose(const Params& p) {
   return best;
 }
 
+// Tiles of rows a head, and works in all.
+struct Grid {
+  int pack, tiles, pairs, works;
+};
+Grid grid(const Params& p, const Instance& x) {
+  const int pack = packing(p, x.rows);
+  const int64_t rows = (p.cu_q ? p.max_nq : p.nq) << pack;
+  const int tiles = static_cast<int>((rows + x.rows - 1) / x.rows);
+  const int pairs = (p.heads >> pack) * (p.cu_q ? p.sequences : p.batch);
+  return {pack, tiles, pairs, tiles * pairs};
+}
+
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
                             CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
@@ -146,12 +158,16 @@ std::string refusal(const Params& p) {
   return "";
 }
 
-size_t workspace(const Params&) { return 16; }
+size_t workspace(const Params& p) {
+  const Instance* x = choose(p);
+  return kCleared + size_t{4} * (x->rows / 16) * grid(p, *x).works;
+}
 
 void forward(const Params& p, cudaStream_t stream) {
   if (const std::string why = refusal(p); !why.empty()) throw Error(why);
   const Instance& x = *choose(p);
-  const int pack = packing(p, x.rows), turns = 1 << pack;
+  const auto [pack, tiles, pairs, works] = grid(p, x);
+  const int turns = 1 << pack;
   Call c{};
   const auto rows = [&](CUtensorMap* map, const Tensor& t, int d, int rows_a_box) {
     const int64_t sizes[] = {d, turns, p.nq, p.heads / turns, p.batch};
@@ -169,6 +185,8 @@ void forward(const Params& p, cudaStream_t stream) {
   };
   keys(&c.k, p.k, p.dk);
   keys(&c.v, p.v, p.dv);
+  const auto raw = [](const Tensor& t) { return Raw{t.data, t.batch, t.head, t.row}; };
+  c.raw_q = raw(p.q), c.raw_k = raw(p.k), c.raw_v = raw(p.v);
   c.out = p.out.data;
   c.out_batch = p.out.batch;
   c.out_head = p.out.head;
@@ -183,14 +201,12 @@ void forward(const Params& p, cudaStream_t stream) {
   c.sink_logit = p.sink_logit;
   c.nq = static_cast<int32_t>(p.nq);
   c.nk = static_cast<int32_t>(p.nk);
-  c.dv = p.dv;
+  c.dk = p.dk, c.dv = p.dv;
   c.pack = pack;
   c.heads = p.heads >> pack;
   c.sharing = (p.heads / p.kv_heads) >> pack;
-  const int64_t most_q = p.cu_q ? p.max_nq : p.nq;
-  const int pairs = c.heads * (p.cu_q ? p.sequences : p.batch);
-  c.tiles = static_cast<int32_t>((most_q * turns + x.rows - 1) / x.rows);
-  c.works = c.tiles * pairs;
+  c.tiles = tiles;
+  c.works = works;
   const bool uneven = p.start || p.cu_q || p.right >= 0 || p.left >= 0;
   const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
   const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
@@ -209,8 +225,10 @@ void forward(const Params& p, cudaStream_t stream) {
   c.scale = p.scale;
   c.softcap = p.softcap;
   c.scale_log2 = x.hooks ? 1.f : p.scale * kLog2e;
+  c.unscale_log2 = 1 / c.scale_log2;
   const int blocks = std::min(c.works, p.sms * x.blocks);
   if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);
+  c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;
   x.launch(c, blocks, stream);
 }
 

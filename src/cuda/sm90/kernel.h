@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       ptx::init(&m.v_full[i], 1);
       ptx::init(&m.v_empty[i], 4 * S::kGroups);
     }
+    for (int& number : m.spoilt) number = -1;
     ptx::fence_init();
   }
   __syncthreads();

@@ -55,15 +55,17 @@ struct Params {
 
   const char* force = nullptr;  // the name of one instance (instances.def); null: the fastest
 
-  // Scratch of workspace(params) bytes, 16-byte aligned: zero before its first use; a call leaves
-  // it zero again. Calls that may run at the same time need one each.
+  // Scratch of workspace(params) bytes, 16-byte aligned. The first kCleared are zero before its
+  // first use, and a call leaves them zero again. Calls that may run at the same time need one
+  // each.
   void* workspace = nullptr;
   int32_t sms = 132;  // multiprocessors that the call may use
 };
 
 // Why no kernel here takes this call (one line: what came, what is accepted); empty: one does.
 std::string refusal(const Params& p);
-size_t workspace(const Params& p);
+size_t workspace(const Params& p);  // of a call that is not refused
+constexpr size_t kCleared = 16;
 
 // Launches on `stream`: allocates nothing, waits for nothing, and can be captured in a graph.
 // Throws Error where refusal() is not empty or a launch fails.

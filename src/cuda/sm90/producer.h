@@ -99,6 +99,7 @@ __device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
   w.row = (c.tiles - 1 - inside / wide) * S::kRows;
   w.head = pair % c.heads;
   w.batch = pair / c.heads;
+  w.number = number;
   if (c.cu_q) {
     const int s = w.batch;
     w.q0 = c.cu_q[s];

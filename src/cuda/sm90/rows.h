@@ -1,25 +1,10 @@
 // How 64 finished query rows leave a warpgroup. Layer: cuda (device code).
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
+#include "cuda/sm90/row_math.h"
 
 namespace regard::cuda::sm90 {
-
-__device__ __forceinline__ uint32_t pack(float a, float b, __nv_bfloat16) {
-  const __nv_bfloat162 x = __floats2bfloat162_rn(a, b);
-  return reinterpret_cast<const uint32_t&>(x);
-}
-__device__ __forceinline__ uint32_t pack(float a, float b, __half) {
-  const __half2 x = __floats2half2_rn(a, b);
-  return reinterpret_cast<const uint32_t&>(x);
-}
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
 
 template <class S>
 class Rows {
@@ -30,37 +15,27 @@ class Rows {
   __device__ Rows(const Call& c, Storage<S>& m, int group, int lane, int row)
       : c_(c), m_(m), group_(group), lane_(lane), row_(row) {}
 
-  // Divides, adds the sink's logit, writes lse and the rows.
-  __device__ __forceinline__ void store(const Accumulator& o, const float (&max)[2],
+  // Divides, adds the sink's logit, writes lse and the rows. True: this thread wrote a NaN or an
+  // infinity.
+  __device__ __forceinline__ bool store(const Accumulator& o, const float (&max)[2],
                                         const float (&total)[2], const Work& w) {
-    constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
     float factor[2];
+    seen_ = 0;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = w.row + row_ + 8 * half;
       const bool inside = row < w.rows;
-      const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
-      float sum = quad_sum(total[half]);
-      float top = max[half] * c_.scale_log2;
-      factor[half] = 1;
-      if (c_.sink_logit && inside) {
-        const float sink = c_.sink_logit[head] * kLog2e, to = fmaxf(top, sink);
-        factor[half] = ptx::exp2(top - to);
-        sum = sum * factor[half] + ptx::exp2(sink - to);
-        top = to;
-      }
-      factor[half] = sum == 0 ? 0.f : __fdividef(factor[half], sum);
-      if (c_.lse && inside && (lane_ & 3) == 0) {
-        *lse_at(w, row, head) = sum == 0 ? -INFINITY : (top + ptx::log2(sum)) * kLn2;
-      }
+      const int head = inside ? (w.head << c_.pack) + (row & ((1 << c_.pack) - 1)) : 0;
+      const Finish f = finish(c_, head, max[half] * c_.scale_log2, quad_sum(total[half]));
+      factor[half] = f.factor;
+      if (c_.lse && inside && (lane_ & 3) == 0) *lse_at(c_, w, row, head) = f.lse;
     }
-    if constexpr (S::kStaged) {
-      if (!c_.float_out && !c_.cu_q) {
-        store_staged(o, factor, w);
-        return;
-      }
+    if (S::kStaged && !c_.float_out && !c_.cu_q) {
+      if constexpr (S::kStaged) store_staged(o, factor, w);
+    } else {
+      store_direct(o, factor, w);
     }
-    store_direct(o, factor, w);
+    return (seen_ & 0x7fff7fff) != 0;
   }
 
   // Rows without keys: zeros, lse -inf.
@@ -80,17 +55,12 @@ class Rows {
       }
       const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
       if (c_.lse && lane_ == 0) {
-        *lse_at(w, row, head) = sink;
+        *lse_at(c_, w, row, head) = sink;
       }
     }
   }
 
  private:
-  __device__ __forceinline__ float* lse_at(const Work& w, int row, int head) const {
-    const int64_t line = int64_t{c_.cu_q ? 0 : w.batch} * (c_.heads << c_.pack) + head;
-    return c_.lse + line * c_.lse_head + w.q0 + (row >> c_.pack);
-  }
-
   // Through shared memory by the copy engine, each warp its own 16 rows.
   __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
                                                const Work& w) {
@@ -105,6 +75,7 @@ class Rows {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         x[j] = pack(o[8 * i + 2 * j] * factor[j % 2], o[8 * i + 2 * j + 1] * factor[j % 2], T());
+        watch(x[j]);
       }
       const int word = (i % 4 * 2 + lane_ / 16) ^ (row & 7);
       ptx::store_matrices(to + i / 4 * 2048 + row * 128 + word * 16, x);
@@ -137,8 +108,10 @@ class Rows {
         for (int g = 0; g < S::kD / 8; ++g) {
           const int column = 8 * g + 2 * (lane_ & 3);
           if (inside && column < c_.dv) {
-            *reinterpret_cast<float2*>(to + column) = make_float2(
-                o[4 * g + 2 * half] * factor[half], o[4 * g + 2 * half + 1] * factor[half]);
+            const float x = o[4 * g + 2 * half] * factor[half];
+            const float y = o[4 * g + 2 * half + 1] * factor[half];
+            watch(pack(x, y, T()));
+            *reinterpret_cast<float2*>(to + column) = make_float2(x, y);
           }
         }
       } else {
@@ -150,6 +123,7 @@ class Rows {
           for (int i = 0; i < 4; ++i) {
             x[i] = pack(o[16 * g + 4 * i + 2 * half] * factor[half],
                         o[16 * g + 4 * i + 2 * half + 1] * factor[half], T());
+            watch(x[i]);
           }
           transpose(x);
           const int column = 32 * g + 8 * (lane_ & 3);
@@ -176,9 +150,12 @@ class Rows {
     }
   }
 
+  __device__ __forceinline__ void watch(uint32_t x) { seen_ = absorb(x, seen_, T()); }
+
   const Call& c_;
   Storage<S>& m_;
   const int group_, lane_, row_;
+  uint32_t seen_ = 0;  // zero until a NaN or infinity was seen
 };
 
 }  // namespace regard::cuda::sm90

@@ -31,7 +31,8 @@ REGARD_DEFINE_RECIPE(hyper) {
           .name = "hyper",
           .title = "HyperAttention: sorted hash blocks and a sample of the rest",
           .family = "clustered",
-          .paper = "Han et al., HyperAttention, ICLR 2024, arXiv 2310.05869",
+          .paper = "Han et al., HyperAttention: Long-context Attention in Near-Linear Time, ICLR "
+                   "2024, arXiv 2310.05869",
           .year = 2023,
           .phase = "prefill",
           .summary =

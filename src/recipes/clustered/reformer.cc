@@ -29,7 +29,8 @@ REGARD_DEFINE_RECIPE(reformer) {
           .name = "reformer",
           .title = "Reformer: attention inside hash buckets",
           .family = "clustered",
-          .paper = "Kitaev, Kaiser, Levskaya, Reformer, ICLR 2020, arXiv 2001.04451",
+          .paper = "Kitaev, Kaiser, Levskaya, Reformer: The Efficient Transformer, ICLR 2020, "
+                   "arXiv 2001.04451",
           .year = 2020,
           .summary =
               "Random rotations hash queries and keys to buckets. Keys are sorted by bucket and "

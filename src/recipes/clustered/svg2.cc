@@ -30,7 +30,8 @@ REGARD_DEFINE_RECIPE(svg2) {
           .name = "svg2",
           .title = "Sparse VideoGen2: semantic clusters of queries and keys",
           .family = "clustered",
-          .paper = "Yang et al., Sparse VideoGen2, NeurIPS 2025, arXiv 2505.18875",
+          .paper = "Yang et al., Sparse VideoGen2: Accelerate Video Generation with Sparse "
+                   "Attention via Semantic-Aware Permutation, NeurIPS 2025, arXiv 2505.18875",
           .year = 2025,
           .phase = "prefill",
           .summary =

@@ -35,8 +35,8 @@ REGARD_DEFINE_RECIPE(adaspa) {
           .name = "adaspa",
           .title = "AdaSpa: exact block mass, budgets by head",
           .family = "dynamic",
-          .paper = "Xia et al., Training-free and Adaptive Sparse Attention (AdaSpa), 2025, arXiv "
-                   "2502.21079",
+          .paper = "Xia et al., Training-free and Adaptive Sparse Attention for Efficient Long "
+                   "Video Generation (AdaSpa), ICCV 2025, arXiv 2502.21079",
           .year = 2025,
           .phase = "any",
           .summary =

@@ -41,7 +41,8 @@ REGARD_DEFINE_RECIPE(asa) {
           .name = "asa",
           .title = "Video-BLADE: the best blocks, and everything as means",
           .family = "dynamic",
-          .paper = "Gu et al., Video-BLADE, 2025, arXiv 2508.10774",
+          .paper = "Gu et al., (Video-)BLADE: Block-Sparse Attention Meets Step Distillation for "
+                   "Efficient Video Generation, ICLR 2026, arXiv 2508.10774",
           .year = 2025,
           .phase = "any",
           .summary =

@@ -25,7 +25,8 @@ REGARD_DEFINE_RECIPE(chunkllm) {
           .name = "chunkllm",
           .title = "ChunkLLM: chunks of meaning, chosen by small adapters",
           .family = "dynamic",
-          .paper = "Ouyang et al., ChunkLLM, 2025, arXiv 2510.02361",
+          .paper = "Ouyang et al., ChunkLLM: A Lightweight Pluggable Framework for Accelerating "
+                   "LLMs Inference, 2025, arXiv 2510.02361",
           .year = 2025,
           .summary =
               "A classifier cuts the text where a thought ends; adapters project queries and keys "

@@ -33,7 +33,8 @@ REGARD_DEFINE_RECIPE(infllm_v2) {
           .name = "infllm_v2",
           .title = "InfLLM-V2: dense when short, best blocks when long",
           .family = "dynamic",
-          .paper = "Zhao et al., InfLLM-V2, 2025, arXiv 2509.24663",
+          .paper = "Zhao et al., InfLLM-V2: Dense-Sparse Switchable Attention for Seamless "
+                   "Short-to-Long Adaptation, 2025, arXiv 2509.24663",
           .year = 2025,
           .summary =
               "Beyond dense_len keys, each query of each group of heads reads the first block, "

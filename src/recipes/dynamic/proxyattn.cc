@@ -29,8 +29,8 @@ REGARD_DEFINE_RECIPE(proxyattn) {
           .name = "proxyattn",
           .title = "ProxyAttn: averaged heads score blocks for all",
           .family = "dynamic",
-          .paper = "ProxyAttn: Guided Sparse Attention via Representative Heads, ICLR 2026, arXiv "
-                   "2509.24745",
+          .paper = "ProxyAttn: Guided Sparse Attention via Representative Heads (authors not "
+                   "looked up), ICLR 2026, arXiv 2509.24745",
           .year = 2025,
           .phase = "prefill",
           .summary =

@@ -44,7 +44,7 @@ REGARD_DEFINE_RECIPE(psa) {
           .name = "psa",
           .title = "PSA: blocks read in full, or as means of 2, 4 or 8 tokens",
           .family = "dynamic",
-          .paper = "Li et al., Pyramid Sparse Attention, 2025, arXiv 2512.04025",
+          .paper = "Li et al., PSA: Pyramid Sparse Attention, 2025, arXiv 2512.04025",
           .year = 2025,
           .phase = "any",
           .summary =

@@ -34,7 +34,8 @@ REGARD_DEFINE_RECIPE(rettention) {
           .name = "rettention",
           .title = "Re-ttention: narrow windows, scaled by the share they would have had",
           .family = "dynamic",
-          .paper = "Chen et al., Re-ttention, NeurIPS 2025, arXiv 2505.22918",
+          .paper = "Chen et al., Re-ttention: Ultra Sparse Visual Generation via Attention "
+                   "Statistical Reshape, NeurIPS 2025, arXiv 2505.22918",
           .year = 2025,
           .phase = "any",
           .summary = "A static window makes each of its weights too large, since the softmax no "

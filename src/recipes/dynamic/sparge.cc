@@ -11,6 +11,7 @@ struct Params {
   int64_t block_q = 128;
   int64_t block_k = 64;
   std::string tail = "paper";
+  double lambda = 0;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -27,7 +28,7 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                                 .amount = by_mass ? p.cdf : share,
                                 .keep_crossing = false,
                                 .min_count = 1});
-  return Plan::tiles(x.problem, bq, bk, best | columns | rows);
+  return Plan::tiles(x.problem, bq, bk, best | columns | rows).value_skip(float(p.lambda));
 }
 
 }  // namespace
@@ -52,9 +53,11 @@ REGARD_DEFINE_RECIPE(sparge) {
           .differs =
               "As in the code the tile that crosses cdf is dropped, at least one is kept, and "
               "topk counts tiles of the whole row even where causality hides some. tail=code "
-              "takes a partial last block as not self-similar (there it divides by zero). Not "
-              "part yet: the second stage, which skips a value block inside the kernel when its "
-              "scores lie far below the running maximum, and int8 products.",
+              "takes a partial last block as not self-similar (there it divides by zero). lambda "
+              "is the second stage (pvthreshd there, 50 by default, which f32 cannot see; off "
+              "here): blocks of 64 keys in ascending order, each row by itself, where there all "
+              "rows of a warp must agree, so a little more is left out. Products are f32 unless "
+              "asked otherwise; there int8.",
           .needs = {"single"},
           .twin = "cdf=2",
           .sweep = {"cdf", {0.8, 0.9, 0.95, 0.98}},
@@ -66,7 +69,9 @@ REGARD_DEFINE_RECIPE(sparge) {
        param("similarity", &Params::similarity, -1, 1, "mean cosine above which a block competes"),
        param("block_q", &Params::block_q, 8, 1024, "queries a tile"),
        param("block_k", &Params::block_k, 8, 1024, "keys a tile"),
-       param("tail", &Params::tail, {"paper", "code"}, "a partial last block")});
+       param("tail", &Params::tail, {"paper", "code"}, "a partial last block"),
+       param("lambda", &Params::lambda, 0, 1e6,
+             "skip values of blocks so far (in logits) below the greatest so far; 0: none")});
   return r;
 }
 

@@ -34,7 +34,8 @@ REGARD_DEFINE_RECIPE(sparsed) {
           .name = "sparsed",
           .title = "SparseD: one exact block mask a head for a diffusion language model",
           .family = "dynamic",
-          .paper = "Wang et al., SparseD, 2025, arXiv 2509.24014",
+          .paper = "Wang et al., SparseD: Sparse Attention for Diffusion Language Models, 2025, "
+                   "arXiv 2509.24014",
           .year = 2025,
           .phase = "any",
           .summary =

@@ -31,9 +31,8 @@ REGARD_DEFINE_RECIPE(ssa) {
           .name = "ssa",
           .title = "SSA: a model trained to run sparse or full",
           .family = "dynamic",
-          .paper =
-              "SSA: Sparse Sparse Attention by Aligning Full and Sparse Attention Outputs, 2025, "
-              "arXiv 2511.20102",
+          .paper = "Shen et al., SSA: Sparse Sparse Attention by Aligning Full and Sparse "
+                   "Attention Outputs in Feature Space, 2025, arXiv 2511.20102",
           .year = 2025,
           .summary = "Training aligns full and sparse outputs in every layer, so the model runs "
                      "either way. Sparse means: each query of each group of heads reads the "

@@ -41,8 +41,8 @@ REGARD_DEFINE_RECIPE(vmoba) {
           .name = "vmoba",
           .title = "VMoBA: boxes of video tokens, chosen by every query",
           .family = "dynamic",
-          .paper = "Wu et al., VMoBA: Mixture-of-Block Attention for Video Diffusion Models, 2025, "
-                   "arXiv 2506.23858",
+          .paper = "Wu et al., VMoBA: Mixture-of-Block Attention for Video Diffusion Models, ICLR "
+                   "2026, arXiv 2506.23858",
           .year = 2025,
           .summary = "Tokens of a video are cut into boxes: frames, columns through all frames, or "
                      "blocks of both, one shape a layer in turn. Each query reads its own box and "

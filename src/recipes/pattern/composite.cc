@@ -24,7 +24,8 @@ REGARD_DEFINE_RECIPE(composite) {
           .name = "composite",
           .title = "EE-MLLM: visual tokens are only read",
           .family = "pattern",
-          .paper = "Ma et al., EE-MLLM, 2024, arXiv 2408.11795",
+          .paper = "Ma et al., EE-MLLM: A Data-Efficient and Compute-Efficient Multimodal Large "
+                   "Language Model, 2024, arXiv 2408.11795",
           .year = 2024,
           .phase = "prefill",
           .summary =

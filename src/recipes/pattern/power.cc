@@ -28,7 +28,8 @@ REGARD_DEFINE_RECIPE(power) {
           .name = "power",
           .title = "PowerAttention: distances that are powers of two",
           .family = "pattern",
-          .paper = "Chen et al., PowerAttention, 2025, arXiv 2503.03588",
+          .paper = "Chen et al., PowerAttention: Exponentially Scaling of Receptive Fields for "
+                   "Effective Sparse Attention, 2025, arXiv 2503.03588",
           .year = 2025,
           .summary =
               "A block of queries reads the blocks at distance 0, 1, 2, 4, 8, .., a local window "

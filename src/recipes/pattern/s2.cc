@@ -29,7 +29,8 @@ REGARD_DEFINE_RECIPE(s2) {
           .name = "s2",
           .title = "S2-Attention: another share of the context for each head",
           .family = "pattern",
-          .paper = "Lin et al., S2-Attention, 2024, arXiv 2407.17678",
+          .paper = "Lin et al., S2-Attention: Hardware-Aware Context Sharding Among Attention "
+                   "Heads, 2024, arXiv 2407.17678",
           .year = 2024,
           .summary =
               "Each head reads its nearest blocks and every vert_stride-th block of the whole "

@@ -5,6 +5,13 @@
 // the antidiagonal of the S x S square:  A[i][j] = sum_t q[i S + S - 1 - t] . k[j S + t].
 // Tokens past an end count as zero vectors.
 //
+// Where q and k are of 16 bits, their rows are rounded to levels first (levels.h), so that tensor
+// cores add up the same products: A is then the sum over t, ascending, of integers times scales.
+//
+// The softmax has the same order everywhere: exponentials of a tile's groups under the tile's own
+// maximum are added in order; tiles are scaled to the row's maximum and added as matrix::sum_of
+// does; then the rows of a tile are added in order, each fused with one over its sum.
+//
 // Causal: group j is visible to group i when its first key is visible to i's last query. For
 // offsets that are multiples of S this is the paper's j <= i + offset / S: the square on the
 // diagonal is taken whole and looks up to S - 1 tokens ahead (for choosing tiles only).
@@ -15,6 +22,7 @@
 
 #include "core/parallel.h"
 #include "regard/status.h"
+#include "stages/device.h"
 #include "stages/estimate.h"
 #include "stages/matrix.h"
 #include "stages/rows.h"
@@ -38,7 +46,8 @@ class Antidiagonal {
         depth_(stride * x.problem.dk),
         q_groups_(ceil_div(p_.nq, stride)),
         k_groups_(ceil_div(p_.nk, stride)),
-        line_(matrix::row_stride(k_groups_)) {
+        line_(matrix::row_stride(k_groups_)),
+        levels_(info(x.q.dtype).bytes == 2 && info(x.k.dtype).bytes == 2) {
     out_.batch = p_.batch;
     out_.heads = p_.heads;
     out_.rows = ceil_div(p_.nq, block);
@@ -64,6 +73,7 @@ class Antidiagonal {
   void chunk_of(int64_t g0, int64_t g1) {
     const int64_t groups = g1 - g0, seen = matrix::panels(visible(g1 - 1));
     queries_.assign(size_t(p_.batch * p_.heads * groups * depth_), 0.0f);
+    scales_.assign(levels_ ? size_t(p_.batch * p_.heads * groups * stride_) : 0, 0.0f);
     logits_.resize(size_t(p_.batch * p_.heads * groups * line_));
     parallel_for(p_.batch * p_.heads, ctx_.threads,
                  [&](int64_t bh, int) { load_queries(bh / p_.heads, bh % p_.heads, g0, groups); });
@@ -76,11 +86,14 @@ class Antidiagonal {
   }
 
   void load_queries(int64_t b, int64_t h, int64_t g0, int64_t groups) {
-    float* dst = &queries_[(b * p_.heads + h) * groups * depth_];
+    const int64_t first = (b * p_.heads + h) * groups;
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t t = 0; t < stride_; ++t) {
         const int64_t i = (g0 + g) * stride_ + stride_ - 1 - t;
-        if (i < p_.nq) matrix::load_rows(x_.q, b, h, i, 1, dst + g * depth_ + t * p_.dk);
+        if (i >= p_.nq) continue;
+        float* const row = &queries_[(first + g) * depth_ + t * p_.dk];
+        matrix::load_rows(x_.q, b, h, i, 1, row);
+        if (levels_) scales_[(first + g) * stride_ + t] = matrix::to_levels(row, p_.dk);
       }
   }
 
@@ -93,37 +106,48 @@ class Antidiagonal {
     rows.assign(size_t(kPanel * depth_), 0.0f);
     packed.resize(size_t(depth_));
     matrix::load_rows(x_.k, b, kv, first, tokens, rows.data());
-    matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
     const int64_t row = (b * p_.heads + kv * p_.group()) * groups;
-    matrix::multiply(&queries_[row * depth_], p_.group() * groups, depth_, packed.data(),
-                     &logits_[row * line_ + panel * kPanel], line_);
+    float* const to = &logits_[row * line_ + panel * kPanel];
+    if (!levels_) {
+      matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
+      matrix::multiply(&queries_[row * depth_], p_.group() * groups, depth_, packed.data(), to,
+                       line_);
+      return;
+    }
+    thread_local std::vector<Line> scale;
+    scale.assign(size_t(stride_), Line{});
+    for (int64_t n = 0; n < tokens; ++n)
+      scale[n % stride_].x[n / stride_] = matrix::to_levels(&rows[n * p_.dk], p_.dk);
+    matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
+    matrix::multiply_levels(&queries_[row * depth_], &scales_[row * stride_], p_.group() * groups,
+                            stride_, p_.dk, packed.data(), scale.data(), to, line_);
   }
 
   // Softmax over the visible key groups, then sums over the groups of each tile.
   void sum_tile_row(int64_t bh, int64_t g0, int64_t tile, int64_t groups) {
     const int64_t begin = tile * per_tile_, end = std::min(begin + per_tile_, groups);
-    std::vector<double> sums(size_t(out_.cols), 0.0);
+    thread_local std::vector<float> top, sum;
+    top.resize(size_t(out_.cols)), sum.resize(size_t(out_.cols));
+    float* const dst = out_.row(bh / p_.heads, bh % p_.heads, g0 / per_tile_ + tile);
     for (int64_t g = begin; g < end; ++g) {
       float* row = &logits_[(bh * groups + g) * line_];
-      const int64_t n = visible(g0 + g);
+      const int64_t n = visible(g0 + g), tiles = ceil_div(n, per_tile_);
       if (n == 0) continue;
       matrix::scale_cap(row, n, p_.scale / float(stride_), 0);
-      const float total = matrix::exponentials(row, n, matrix::max_of(row, n));
-      for (int64_t c = 0; c * per_tile_ < n; ++c) {
-        double sum = 0;
-        for (int64_t j = c * per_tile_; j < std::min((c + 1) * per_tile_, n); ++j) sum += row[j];
-        sums[c] += sum / total;
-      }
+      matrix::tile_exponentials(row, n, per_tile_, top.data(), sum.data());
+      matrix::exponentials(top.data(), tiles, matrix::max_of(top.data(), tiles));
+      for (int64_t c = 0; c < tiles; ++c) sum[c] *= top[c];
+      matrix::add_scaled(dst, sum.data(), 1 / matrix::sum_of(sum.data(), tiles), tiles);
     }
-    float* dst = out_.row(bh / p_.heads, bh % p_.heads, g0 / per_tile_ + tile);
-    std::copy(sums.begin(), sums.end(), dst);
   }
 
   const Ctx& ctx_;
   const Inputs& x_;
   const Problem& p_;
   const int64_t stride_, per_tile_, depth_, q_groups_, k_groups_, line_;
+  const bool levels_;
   std::vector<float> queries_;  // [batch, heads, groups of the chunk, depth]
+  std::vector<float> scales_;   // of levels: [batch, heads, groups of the chunk, stride]
   std::vector<float> logits_;   // [batch, heads, groups of the chunk, line]
   BlockScores out_;
 };
@@ -138,6 +162,7 @@ BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride)
         fmt::format("antidiagonal: block {} and stride {}; accepted: a block that is a "
                     "multiple of the stride",
                     block, stride));
+  if (x.q.device == Device::cuda) return device::antidiagonal(x, block, stride, ctx.stream);
   return Antidiagonal(ctx, x, block, stride).run();
 }
 

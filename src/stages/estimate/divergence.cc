@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "stages/device.h"
 #include "stages/estimate.h"
 #include "stages/matrix.h"
 
@@ -25,11 +26,21 @@ double relative_entropy(const Shares& a, const Shares& m) {
   return sum;
 }
 
-Shares mean(const View& v, int64_t b, int64_t h, int64_t begin, int64_t end) {
-  std::vector<float> rows(size_t((end - begin) * v.size[3]));
-  matrix::load_rows(v, b, h, begin, end - begin, rows.data());
-  Shares out(size_t(v.size[3]), 0.0);
-  for (size_t i = 0; i < rows.size(); ++i) out[i % out.size()] += rows[i] / double(end - begin);
+// Means of tokens [first, last) in blocks: [size[0], size[1], blocks, channels].
+std::vector<double> means(const Ctx& ctx, const View& v, int64_t first, int64_t last,
+                          int64_t block) {
+  if (v.device == Device::cuda) return device::means(v, first, last, block, ctx.stream);
+  const int64_t depth = v.size[3], blocks = (last - first + block - 1) / block;
+  std::vector<double> out(size_t(v.size[0] * v.size[1] * blocks * depth), 0.0);
+  parallel_for(v.size[0] * v.size[1] * blocks, ctx.threads, [&](int64_t item, int) {
+    const int64_t bh = item / blocks, begin = first + item % blocks * block;
+    const int64_t count = std::min(block, last - begin);
+    std::vector<float> rows(size_t(count * depth));
+    matrix::load_rows(v, bh / v.size[1], bh % v.size[1], begin, count, rows.data());
+    double* const sum = &out[item * depth];
+    for (int64_t i = 0; i < count * depth; ++i) sum[i % depth] += rows[i];
+    for (int64_t t = 0; t < depth; ++t) sum[t] /= double(count);
+  });
   return out;
 }
 
@@ -41,16 +52,18 @@ BlockScores divergence(const Ctx& ctx, const Inputs& x, const VerticalSlash& pro
   BlockScores out{p.batch, p.heads, 1, 1, std::vector<float>(size_t(p.batch * p.heads))};
   const int64_t keys = x.causal ? std::clamp<int64_t>(p.offset + p.nq, 0, p.nk) : p.nk;
   const int64_t tiles = (keys + block - 1) / block;
+  const std::vector<double> queries =
+      means(ctx, x.q, std::max<int64_t>(0, p.nq - block), p.nq, block);
+  const std::vector<double> key_means = means(ctx, x.k, 0, keys, block);
   parallel_for(p.batch * p.heads, ctx.threads, [&](int64_t bh, int) {
-    const int64_t b = bh / p.heads, h = bh % p.heads;
-    const Shares query = mean(x.q, b, h, std::max<int64_t>(0, p.nq - block), p.nq);
+    const int64_t b = bh / p.heads, kv = bh % p.heads / p.group();
+    const double* const query = &queries[bh * p.dk];
     Shares seen(size_t(tiles), 0.0), guess(size_t(tiles), 0.0), middle(size_t(tiles), 0.0);
     for (int64_t j = 0; j < keys; ++j) seen[j / block] += probe.vertical[bh * probe.nk + j];
     double top = -INFINITY;
     for (int64_t c = 0; c < tiles; ++c) {
-      const Shares key =
-          mean(x.k, b, h / p.group(), c * block, std::min((c + 1) * int64_t(block), keys));
-      for (size_t t = 0; t < key.size(); ++t) guess[c] += query[t] * key[t] * p.scale;
+      const double* const key = &key_means[((b * p.kv_heads + kv) * tiles + c) * p.dk];
+      for (int64_t t = 0; t < p.dk; ++t) guess[c] += query[t] * key[t] * p.scale;
       top = std::max(top, guess[c]);
     }
     for (double& g : guess) g = std::exp(g - top);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/parallel.h"
+#include "stages/device.h"
 #include "stages/estimate.h"
 #include "stages/matrix.h"
 #include "stages/rows.h"
@@ -37,6 +38,7 @@ BlockScores pooled_means(const Ctx& ctx, const Inputs& x, int bq, int bk,
   const StageTimer timer(ctx, "estimate.pooled_means");
   const Problem& p = x.problem;
   need_one_sequence(p, "pooled means");
+  if (x.q.device == Device::cuda && !order) return device::pooled_means(x, bq, bk, ctx.stream);
   BlockScores out;
   out.batch = p.batch;
   out.heads = p.heads;

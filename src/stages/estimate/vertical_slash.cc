@@ -1,17 +1,21 @@
 // MInference's probe (arXiv 2407.02490, algorithm 2): the exact attention of the strip's last
 // queries, summed down columns and along diagonals. Short diagonals near the corner have fewer
-// terms and are not normalised.
+// terms and are not normalised. Order of additions: products over channels ascending, each fused; a
+// row's sum as matrix::sum_of; down columns and along diagonals by query within each kRows queries,
+// then these sums in order.
 #include <algorithm>
 
 #include "core/parallel.h"
 #include "regard/status.h"
+#include "stages/device.h"
 #include "stages/estimate.h"
 #include "stages/rows.h"
 
 namespace regard::estimate {
 namespace {
 
-constexpr int64_t kRows = 16;  // queries a work item: 16 rows of 8K probabilities are half a MiB
+// Queries a work item: 16 rows of 8K probabilities are half a MiB.
+constexpr int64_t kRows = kProbeRows;
 
 // What one work item adds up. Summed in the order of the items, so threads change nothing.
 struct Sums {
@@ -25,6 +29,10 @@ VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
   const StageTimer timer(ctx, "estimate.vertical_slash");
   const Problem& p = x.problem;
   if (last < 1) throw Error("vertical slash: the probe needs at least one query");
+  if (x.q.device == Device::cuda) {
+    need_one_sequence(p, "vertical slash");
+    return device::vertical_slash(x, last, ctx.stream);
+  }
   VerticalSlash out;
   out.batch = p.batch;
   out.heads = p.heads;

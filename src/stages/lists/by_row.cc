@@ -103,6 +103,9 @@ IndexList keys_of(const Problem& p, int64_t batch, int64_t heads, int bq,
   list.bq = bq;
   list.bk = 1;
   list.start.push_back(0);
+  size_t total = 0;
+  for (const auto& row : keys) total += row.size();
+  list.index.reserve(total);
   for (const auto& row : keys) {
     list.index.insert(list.index.end(), row.begin(), row.end());
     list.start.push_back(int64_t(list.index.size()));

@@ -19,15 +19,12 @@ Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_
   out.count = int64_t(1) << projections;
   out.label.resize(size_t(out.batch * out.heads * out.n));
   const Directions directions(projections, x.size[3], seed, 0);
-  parallel_for(out.batch * out.heads, ctx.threads, [&](int64_t bh, int) {
-    int32_t* label = out.row(bh / out.heads, bh % out.heads);
-    directions.each(x, bh / out.heads, bh % out.heads, [&](int64_t i, const float* dots) {
-      uint32_t bits = 0;
-      for (int64_t d = 0; d < projections; ++d) bits |= uint32_t(dots[d] > 0) << d;
-      uint32_t place = bits;  // the Gray code's inverse: the exclusive or of all higher bits
-      for (uint32_t shift = bits >> 1; shift != 0; shift >>= 1) place ^= shift;
-      label[i] = int32_t(gray_of_bits ? bits ^ bits >> 1 : place);
-    });
+  directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, const float* dots) {
+    uint32_t bits = 0;
+    for (int64_t d = 0; d < projections; ++d) bits |= uint32_t(dots[d] > 0) << d;
+    uint32_t place = bits;  // the Gray code's inverse: the exclusive or of all higher bits
+    for (uint32_t shift = bits >> 1; shift != 0; shift >>= 1) place ^= shift;
+    out.row(b, h)[i] = int32_t(gray_of_bits ? bits ^ bits >> 1 : place);
   });
   return out;
 }

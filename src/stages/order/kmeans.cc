@@ -1,11 +1,11 @@
 // Lloyd's k-means. The nearest centroid is the one with the greatest x.c - |c|^2 / 2.
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "core/parallel.h"
 #include "stages/matrix.h"
 #include "stages/order.h"
+#include "stages/order/project.h"
 #include "stages/random.h"
 
 namespace regard::order {
@@ -31,8 +31,7 @@ class Lloyd {
         depth_(depth),
         count_(count),
         centroids_(centroids),
-        labels_(labels),
-        best_(static_cast<size_t>(n)) {}
+        labels_(labels) {}
 
   void start(int64_t seed) {
     const std::vector<int64_t> first = distinct_tokens(n_, count_, seed);
@@ -41,32 +40,32 @@ class Lloyd {
   }
 
   // Whether any label changed.
-  bool assign() {
+  bool assign(int threads) {
     const std::vector<int32_t> before(labels_, labels_ + n_);
-    std::fill(best_.begin(), best_.end(), -std::numeric_limits<float>::infinity());
-    std::fill(labels_, labels_ + n_, 0);
-    std::vector<matrix::Line> panel(static_cast<size_t>(depth_));
-    constexpr int64_t kRows = 64;
-    float dots[kRows * matrix::kPanel], half[matrix::kPanel];
-    for (int64_t c0 = 0; c0 < count_; c0 += matrix::kPanel) {
-      const int64_t live = std::min(matrix::kPanel, count_ - c0);
-      matrix::pack_panel(centroids_ + c0 * depth_, live, depth_, panel.data());
-      for (int64_t c = 0; c < live; ++c) {
-        const float* at = centroids_ + (c0 + c) * depth_;
-        half[c] = float(std::inner_product(at, at + depth_, at, 0.0) / 2);
-      }
-      for (int64_t i0 = 0; i0 < n_; i0 += kRows) {
-        const int64_t rows = std::min(kRows, n_ - i0);
-        matrix::multiply(&x_[i0 * depth_], rows, depth_, panel.data(), dots, matrix::kPanel);
-        for (int64_t i = 0; i < rows; ++i)
-          for (int64_t c = 0; c < live; ++c) {
-            const float score = dots[i * matrix::kPanel + c] - half[c];
-            if (!(score > best_[i0 + i])) continue;
-            best_[i0 + i] = score;
-            labels_[i0 + i] = int32_t(c0 + c);
-          }
-      }
+    std::vector<matrix::Line> panels(size_t(matrix::panels(count_) * depth_));
+    std::vector<float> half(static_cast<size_t>(count_));
+    for (int64_t c0 = 0; c0 < count_; c0 += matrix::kPanel)
+      matrix::pack_panel(centroids_ + c0 * depth_, std::min(matrix::kPanel, count_ - c0), depth_,
+                         &panels[c0 / matrix::kPanel * depth_]);
+    for (int64_t c = 0; c < count_; ++c) {
+      const float* at = centroids_ + c * depth_;
+      half[c] = float(std::inner_product(at, at + depth_, at, 0.0) / 2);
     }
+    constexpr int64_t kRows = 64;
+    parallel_for((n_ + kRows - 1) / kRows, threads, [&](int64_t part, int) {
+      const int64_t i0 = part * kRows, rows = std::min(kRows, n_ - i0);
+      const int64_t stride = matrix::row_stride(count_);
+      std::vector<float> score(size_t(kRows * stride));
+      for (int64_t n = 0; n < matrix::panels(count_); ++n)
+        matrix::multiply(&x_[i0 * depth_], rows, depth_, &panels[n * depth_],
+                         &score[n * matrix::kPanel], stride);
+      for (int64_t i = 0; i < rows; ++i) {
+        float* s = &score[i * stride];
+        for (int64_t c = 0; c < count_; ++c) s[c] -= half[c];
+        const int64_t best = index_of(s, count_, matrix::max_of(s, count_));
+        labels_[i0 + i] = int32_t(best % count_);  // 0 where all are NaN
+      }
+    });
     return !std::equal(before.begin(), before.end(), labels_);
   }
 
@@ -87,7 +86,6 @@ class Lloyd {
   const int64_t n_, depth_, count_;
   float* const centroids_;
   int32_t* const labels_;
-  std::vector<float> best_;
 };
 
 }  // namespace
@@ -109,7 +107,7 @@ Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterati
                 &out.centroids[bh * labels.count * out.depth], &labels.label[bh * n]);
     lloyd.start(seed);
     for (int64_t it = 0; it < iterations; ++it) {
-      const bool moved = lloyd.assign();
+      const bool moved = lloyd.assign(ctx.threads);
       lloyd.update();
       if (!moved && it > 0) break;
     }

@@ -1,6 +1,7 @@
 // Reformer's LSH attention. A round sorts the keys once; a query finds by bisection where it would
 // stand among them, so a strip of queries needs nothing of the queries before it.
 #include <algorithm>
+#include <bit>
 
 #include "core/parallel.h"
 #include "stages/order.h"
@@ -19,17 +20,14 @@ Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_
   out.label.assign(size_t(out.batch * out.heads * out.n), 0);
   if (buckets == 1) return out;
   const Directions directions(half, x.size[3], seed, round);
-  parallel_for(out.batch * out.heads, ctx.threads, [&](int64_t bh, int) {
-    int32_t* label = out.row(bh / out.heads, bh % out.heads);
-    directions.each(x, bh / out.heads, bh % out.heads, [&](int64_t i, const float* dots) {
-      float best = dots[0];
-      for (int64_t c = 1; c < 2 * half; ++c) {
-        const float y = c < half ? dots[c] : -dots[c - half];
-        if (!(y > best)) continue;
-        best = y;
-        label[i] = int32_t(c);
-      }
-    });
+  directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, float* dots) {
+    const float high = matrix::max_of(dots, half);
+    const int64_t first = index_of(dots, half, high);
+    for (int64_t c = 0; c < half; ++c) dots[c] = -dots[c];
+    const float low = matrix::max_of(dots, half);
+    // The first of the greatest; 0 where all are NaN.
+    const int64_t best = low > high ? half + index_of(dots, half, low) : first % half;
+    out.row(b, h)[i] = int32_t(best);
   });
   return out;
 }
@@ -64,15 +62,32 @@ struct Sorted {
 };
 
 // What a query reads: rounds united, itself only where nothing else is left or where it may.
-void finish(std::vector<uint32_t>* keys, int64_t position, int64_t nk, bool self_always) {
-  std::sort(keys->begin(), keys->end());
-  keys->erase(std::unique(keys->begin(), keys->end()), keys->end());
-  if (self_always) return;
-  const auto self = std::lower_bound(keys->begin(), keys->end(), uint32_t(position));
-  const bool has = self != keys->end() && int64_t(*self) == position;
-  if (has && keys->size() > 1) keys->erase(self);
-  if (keys->empty() && position >= 0 && position < nk) keys->push_back(uint32_t(position));
-}
+class Union {
+ public:
+  explicit Union(int64_t nk) : bits_(size_t(nk + 63) / 64) {}
+
+  void finish(std::vector<uint32_t>* keys, int64_t position, int64_t nk, bool self_always) {
+    size_t low = bits_.size(), high = 0;
+    for (const uint32_t j : *keys) {
+      bits_[j >> 6] |= 1ull << (j & 63);
+      low = std::min<size_t>(low, j >> 6), high = std::max<size_t>(high, j >> 6);
+    }
+    keys->clear();
+    for (size_t w = low; w <= high && w < bits_.size(); ++w) {
+      for (uint64_t left = bits_[w]; left != 0; left &= left - 1)
+        keys->push_back(uint32_t(w * 64) + uint32_t(std::countr_zero(left)));
+      bits_[w] = 0;
+    }
+    if (self_always) return;
+    const auto self = std::lower_bound(keys->begin(), keys->end(), uint32_t(position));
+    const bool has = self != keys->end() && int64_t(*self) == position;
+    if (has && keys->size() > 1) keys->erase(self);
+    if (keys->empty() && position >= 0 && position < nk) keys->push_back(uint32_t(position));
+  }
+
+ private:
+  std::vector<uint64_t> bits_;  // all 0 between calls
+};
 
 }  // namespace
 
@@ -91,13 +106,16 @@ Plan lsh_attention(const Ctx& ctx, const Inputs& x, const Lsh& how) {
     const int64_t b = bh / p.heads, h = bh % p.heads;
     std::vector<Sorted> sorted;
     for (const Labels& k : keys) sorted.emplace_back(k.row(b, h / p.group()), p.nk, k.count);
+    Union rounds(p.nk);
+    std::vector<uint32_t> list;
     for (int64_t i = 0; i < p.nq; ++i) {
       const int64_t position = i + p.offset;
       const int64_t end = x.causal ? std::clamp<int64_t>(position + 1, 0, p.nk) : p.nk;
-      std::vector<uint32_t>& list = lists.open(bh);
+      list.clear();
       for (size_t r = 0; r < sorted.size(); ++r)
         sorted[r].find(queries[r].row(b, h)[i], position, end, how.chunk, &list);
-      finish(&list, position, p.nk, how.self_always);
+      rounds.finish(&list, position, p.nk, how.self_always);
+      lists.open(bh) = list;  // no larger than it has to be
       lists.reads_last(bh, i);
     }
   });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/parallel.h"
 #include "stages/matrix.h"
 #include "stages/random.h"
 
@@ -23,25 +24,39 @@ class Directions {
     }
   }
 
-  // Calls f(token, dots[count]) for every token of one head.
+  // Calls f(b, h, token, dots[count]) for every token of every head.
   template <class F>
-  void each(const View& x, int64_t b, int64_t h, const F& f) const {
+  void each(const View& x, int threads, const F& f) const {
     constexpr int64_t kRows = 64;
-    const int64_t stride = matrix::row_stride(count_);
-    std::vector<float> rows(size_t(kRows * depth_)), dots(size_t(kRows * stride));
-    for (int64_t first = 0; first < x.size[2]; first += kRows) {
-      const int64_t live = std::min(kRows, x.size[2] - first);
+    const int64_t stride = matrix::row_stride(count_), parts = (x.size[2] + kRows - 1) / kRows;
+    parallel_for(x.size[0] * x.size[1] * parts, threads, [&](int64_t item, int) {
+      const int64_t h = item / parts % x.size[1], b = item / parts / x.size[1];
+      const int64_t first = item % parts * kRows, live = std::min(kRows, x.size[2] - first);
+      std::vector<float> rows(size_t(kRows * depth_)), dots(size_t(kRows * stride));
       matrix::load_rows(x, b, h, first, live, rows.data());
       for (int64_t panel = 0; panel < matrix::panels(count_); ++panel)
         matrix::multiply(rows.data(), live, depth_, &lines_[panel * depth_],
                          &dots[panel * matrix::kPanel], stride);
-      for (int64_t i = 0; i < live; ++i) f(first + i, &dots[i * stride]);
-    }
+      for (int64_t i = 0; i < live; ++i) f(b, h, first + i, &dots[i * stride]);
+    });
   }
 
  private:
   int64_t count_, depth_;
   std::vector<matrix::Line> lines_;
 };
+
+// Index of the first of n numbers that is x; n where none is.
+inline int64_t index_of(const float* s, int64_t n, float x) {
+  constexpr int64_t kPart = 16;
+  int64_t c = 0;
+  for (; c + kPart <= n; c += kPart) {
+    int32_t any = 0;  // without a branch, so that it runs on vectors
+    for (int64_t l = 0; l < kPart; ++l) any |= s[c + l] == x;
+    if (any) break;
+  }
+  while (c < n && s[c] != x) ++c;
+  return c;
+}
 
 }  // namespace regard::order

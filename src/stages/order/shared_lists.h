@@ -32,6 +32,10 @@ class SharedLists {
     out.bq = out.bk = 1;
     out.start.push_back(0);
     out.list_of = list_of_;
+    size_t total = 0;
+    for (const auto& lists : heads_lists_)
+      for (const auto& list : lists) total += list.size();
+    out.index.reserve(total);
     for (size_t bh = 0; bh < heads_lists_.size(); ++bh) {
       for (int64_t n = 0; n < rows_; ++n)
         out.list_of[bh * size_t(rows_) + size_t(n)] += uint32_t(out.lists());

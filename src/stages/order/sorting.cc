@@ -78,6 +78,7 @@ void normalise(float* x, int64_t count, int64_t step) {
 }  // namespace
 
 BlockScores sinkhorn(BlockScores scores, int64_t iterations, double temperature) {
+  scores = on_host(std::move(scores));
   for (float& s : scores.s)
     if (!std::isinf(s)) s = float(std::log(std::max(double(s), 0.0) + 1e-6) / temperature);
   for (int64_t b = 0; b < scores.batch; ++b)

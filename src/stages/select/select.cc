@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/parallel.h"
+#include "stages/device.h"
 #include "stages/matrix.h"
 #include "stages/select.h"
 
@@ -109,8 +110,16 @@ class Competition {
 
 }  // namespace
 
+BlockScores on_host(BlockScores scores) {
+  if (scores.device) scores.s = scores.device->fetch();
+  scores.device.reset();
+  return scores;
+}
+
 TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) {
+  if (scores.device && !device::selects(scores, how)) return select(ctx, on_host(scores), how);
   const StageTimer timer(ctx, "select");
+  if (scores.device) return device::select(scores, how);
   const int64_t rows = scores.batch * scores.heads * scores.rows;
   const int64_t together = how.scope == Selector::Scope::row    ? 1
                            : how.scope == Selector::Scope::head ? scores.rows
@@ -143,6 +152,7 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
 }
 
 BlockScores without(BlockScores scores, const TileBits& bits) {
+  scores = on_host(std::move(scores));
   for (int64_t b = 0; b < scores.batch; ++b)
     for (int64_t h = 0; h < scores.heads; ++h)
       for (int64_t r = 0; r < scores.rows; ++r)
@@ -153,6 +163,7 @@ BlockScores without(BlockScores scores, const TileBits& bits) {
 }
 
 BlockScores row_softmax(BlockScores scores) {
+  scores = on_host(std::move(scores));
   for (int64_t row = 0; row < scores.batch * scores.heads * scores.rows; ++row) {
     float* s = &scores.s[row * scores.cols];
     const float top = matrix::max_of(s, scores.cols);

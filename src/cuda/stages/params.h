@@ -1,0 +1,97 @@
+// What the stage kernels are told: plain data, device pointers. Layer: cuda.
+//
+// They are compiled without contraction to fused multiply-adds: where one is meant it is written,
+// since every rounding is that of the CPU's body (src/stages/device.h).
+#pragma once
+#include <cstdint>
+
+namespace regard::cuda::stages {
+
+// A tensor of 16-bit elements, channels side by side. Strides in bytes.
+struct Rows {
+  const char* data = nullptr;
+  int64_t batch = 0, head = 0, token = 0;
+  int32_t heads = 0, tokens = 0, channels = 0, batches = 0;
+  bool bf16 = false;
+};
+
+// Levels (stages/levels.h) of every token, and their scales. `padded`: channels of a row of levels,
+// a multiple of kChunk, zeros behind the tensor's own.
+constexpr int kChunk = 64;
+struct Levels {
+  uint16_t* x = nullptr;   // f16 [batch, heads, tokens, padded]
+  float* scale = nullptr;  // [batch, heads, tokens]
+  int32_t padded = 0;
+};
+void launch_levels(const Rows& from, const Levels& to, void* stream);
+
+// Antidiagonal scores of query groups [first, first + groups) of every head.
+struct Antidiagonal {
+  Levels q, k;
+  float2* tiles = nullptr;  // [batch, heads, groups, cols]: maximum and sum of a tile's groups
+  float* out = nullptr;     // [batch, heads, rows, cols]
+  int64_t nq = 0, nk = 0, offset = 0;
+  int32_t heads = 0, group = 0, pairs = 0;  // group: query heads a KV head; pairs: batch * heads
+  int32_t q_groups = 0, k_groups = 0, rows = 0, cols = 0;
+  int32_t stride = 0, per_tile = 0;  // tokens a group; groups a tile
+  int32_t first = 0, groups = 0;     // multiples of per_tile but for the end
+  bool causal = false;
+  float scale = 0;  // of a product: the problem's over the stride
+};
+constexpr int kMostPerTile = 128;
+void launch_antidiagonal(const Antidiagonal& p, void* stream);
+
+// Means of tokens [first, last) in blocks; exactly one of the results is given.
+struct Means {
+  Rows from;
+  int32_t first = 0, last = 0, block = 0, blocks = 0;
+  float* rounded = nullptr;  // [batch, heads, blocks, channels]
+  double* exact = nullptr;
+};
+void launch_means(const Means& p, void* stream);
+
+// out = scale * products of means; -inf where no pair is causal.
+struct PooledDots {
+  const float *q = nullptr, *k = nullptr;  // [batch, heads | kv_heads, rows | cols, channels]
+  float* out = nullptr;                    // [batch, heads, rows, cols]
+  int64_t nq = 0, offset = 0;
+  int32_t group = 0, pairs = 0, rows = 0, cols = 0, channels = 0, bq = 0, bk = 0;
+  bool causal = false;
+  float scale = 0;
+};
+void launch_pooled_dots(const PooledDots& p, void* stream);
+
+// Probabilities of the last queries, summed down columns and along diagonals, for KV heads
+// [first, first + count) of all batch items, counted together.
+struct Probe {
+  Rows q, k;
+  float* logits = nullptr;  // [count, group, probes, line]; then their exponentials
+  uint32_t* top = nullptr;  // [count, group, probes], as ordered(): zero before
+  float* inverse = nullptr;
+  float *vertical = nullptr, *slash = nullptr;  // [batch * heads, nk], [batch * heads, offsets]
+  const float* sink = nullptr;                  // [heads] or null
+  int64_t nq = 0, nk = 0, offset = 0, offsets = 0, line = 0;
+  int32_t first = 0, count = 0, group = 0, probes = 0, part = 0;  // part: queries added up first
+  bool causal = false;
+  float scale = 0;
+};
+void launch_probe(const Probe& p, void* stream);
+
+// stages/select.h, every row by itself.
+struct Select {
+  const float* scores = nullptr;     // [batch, heads, rows, cols]
+  const uint64_t* forced = nullptr;  // [forced_batch, forced_heads, rows, words] or null
+  uint64_t* out = nullptr;           // [batch, heads, rows, words]
+  const double* amounts = nullptr;   // a row, instead of `amount`; or null
+  int64_t batch = 0, heads = 0, rows = 0, forced_batch = 1, forced_heads = 1;
+  int32_t cols = 0, words = 0;
+  int32_t size = 0;  // the power of two from cols on
+  enum Cut { top_k, coverage, threshold } cut = coverage;
+  bool keep_crossing = true, forced_counts = true, ceil = false;
+  double amount = 0;
+  int64_t extra = 0, min_count = 0, max_count = 0;
+};
+constexpr int kMostSelected = 8192;  // columns: their words and scores fit into 99 KB
+void launch_select(const Select& p, void* stream);
+
+}  // namespace regard::cuda::stages

@@ -17,22 +17,36 @@ __device__ __forceinline__ uint32_t shared(const void* p) {
 __device__ __forceinline__ void init(uint64_t* bar, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared(bar)), "r"(arrivals));
 }
-__device__ __forceinline__ void arrive(uint64_t* bar) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared(bar)) : "memory");
+__device__ __forceinline__ void arrive(uint32_t bar) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+__device__ __forceinline__ void arrive(uint64_t* bar) { arrive(shared(bar)); }
 // Arrives once and makes the phase wait for `bytes` more bytes of bulk copies.
 __device__ __forceinline__ void arrive_expect(uint64_t* bar, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared(bar)),
                "r"(bytes)
                : "memory");
 }
-__device__ __forceinline__ void wait(uint64_t* bar, uint32_t phase) {
+__device__ __forceinline__ void wait(uint32_t bar, uint32_t phase) {
   asm volatile(
       "{\n .reg .pred done;\n"
       "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      " @!done bra again;\n}\n" ::"r"(shared(bar)),
+      " @!done bra again;\n}\n" ::"r"(bar),
       "r"(phase)
       : "memory");
+}
+__device__ __forceinline__ void wait(uint64_t* bar, uint32_t phase) { wait(shared(bar), phase); }
+// Whether the phase is over: asked early, its answer is there when it is needed.
+__device__ __forceinline__ bool over(uint32_t bar, uint32_t phase) {
+  uint32_t done;
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      " mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      " selp.u32 %0, 1, 0, done;\n}\n"
+      : "=r"(done)
+      : "r"(bar), "r"(phase)
+      : "memory");
+  return done;
 }
 // Makes initialised mbarriers visible to the copy engine.
 __device__ __forceinline__ void fence_init() {

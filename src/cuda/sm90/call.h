@@ -106,6 +106,10 @@ struct Storage {
   int32_t spoilt[4 * S::kGroups];  // by warp, the last of a chain of works (repair.h); -1: none
 };
 
+// Where dynamic shared memory begins in a kernel without any other, on every sm_90 so far: kernel.h
+// checks it. Addresses that are constants save the uniform arithmetic ahead of every product.
+constexpr uint32_t kSharedBase = 1024;
+
 // A position in a ring of kStages slots, with the phase of its mbarriers.
 template <int kStages>
 struct Ring {

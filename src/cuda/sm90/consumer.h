@@ -2,8 +2,8 @@
 //
 // Steps form one stream: QK of a step is issued together with PV of the step before it, also when
 // that one belongs to other rows, and its softmax runs while PV does.
-// Named barriers let one warpgroup at a time issue its products, so that another one's softmax
-// runs under them. Layer: cuda (device code).
+// Where there are three, named barriers let one warpgroup at a time issue its products, so that
+// another one's softmax runs under them. Layer: cuda (device code).
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
@@ -23,10 +23,10 @@ class Consumer {
   using Accumulator = float[S::kD / 2];
   using Weights = uint32_t[S::kKeys / 4];
   // The statistics of this thread's two rows (r and r + 8): raw maximum, sum over own columns, the
-  // score beyond which the maximum follows; `large`, of the warp: exponentials().
+  // score beyond which the maximum follows; `rare`, of the warp: large scores, or rows without any.
   struct Stats {
     float max[2], sum[2], limit[2];
-    bool large;
+    bool rare;
   };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
@@ -49,15 +49,17 @@ class Consumer {
     Stats now;
     bool more = next_work();
     while (more) {
-      ptx::wait(&m_.k_full[k_.slot], k_.phase);
+      ptx::wait(k_full(), k_.phase);
       issue_qk(s);
       clear(now);
       float shrink[2];
-      softmax<0>(s, now, shrink);
+      const Step first = m_.step[k_.slot];  // a copy: its slot is given back on the way
+      softmax<0>(s, now, shrink, first, __any_sync(~0u, first.mask));
       to_weights(s, p);
 
       // p: the weights of step t of work `slot`.
       int t = 0, slot = work_slot_;
+      bool k_here = false, v_here = false;
       while (true) {
         const bool add = t > 0;
         bool last = false;  // p is its work's last step; s will be the next work's first
@@ -68,17 +70,19 @@ class Consumer {
           more = kStream && next_work();
           if (!more) break;
         }
-        ptx::wait(&m_.k_full[k_.slot], k_.phase);
-        ptx::wait(&m_.v_full[v_.slot], v_.phase);
+        if (!k_here) ptx::wait(k_full(), k_.phase);
+        const Step step = m_.step[k_.slot];
+        const bool masked = __any_sync(~0u, step.mask);
+        if (!v_here) ptx::wait(v_full(), v_.phase);
         my_turn();
         issue_qk(s);
         issue_pv(o, p, add);
         my_turn_ends();
         const Stats before = now;
         if (last) clear(now);
-        const bool moved = softmax<1>(s, now, shrink);
-        // The wait is repeated behind the branch, because within one block of code the compiler
-        // moves it before the exponentials, which belong under PV.
+        const bool moved = softmax<1>(s, now, shrink, step, masked);
+        k_here = ptx::over(k_full(), k_.phase);
+        // Repeated in every branch: in one block the compiler moves it before the exponentials.
         wgmma::pin(s);
         wgmma::pin(now.sum);
         if (last) {
@@ -95,9 +99,10 @@ class Consumer {
           wgmma::pin(o);
         }
         give_back_v();
+        v_here = ptx::over(v_full(), v_.phase);
         to_weights(s, p);
       }
-      ptx::wait(&m_.v_full[v_.slot], v_.phase);
+      ptx::wait(v_full(), v_.phase);
       issue_pv(o, p, steps_of(slot) > 1);
       wgmma::wait<0>();
       wgmma::pin(o);
@@ -114,9 +119,18 @@ class Consumer {
  private:
   // The next work's first QK overlaps this one's last PV.
   static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
-  static constexpr bool kTurns = S::kGroups > 1 && S::kD <= 128;
-  static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
+  static constexpr bool kTurns = S::kGroups == 3;  // two groups find their rhythm alone
+  static constexpr uint32_t kFirstTurn = 1;        // named barrier of group 0; 0 is __syncthreads
 
+  static __device__ __forceinline__ constexpr uint32_t at(size_t offset) {
+    return kSharedBase + static_cast<uint32_t>(offset);
+  }
+  __device__ __forceinline__ uint32_t k_full() const {
+    return at(offsetof(Storage<S>, k_full)) + 8 * k_.slot;
+  }
+  __device__ __forceinline__ uint32_t v_full() const {
+    return at(offsetof(Storage<S>, v_full)) + 8 * v_.slot;
+  }
   __device__ __forceinline__ void my_turn() {
     if constexpr (kTurns) ptx::sync(kFirstTurn + group_, 256);
   }
@@ -126,15 +140,13 @@ class Consumer {
     }
   }
 
-  // Rows leave. Those with a NaN or infinity join this warp's chain of works (repair.h), marked
-  // where a maximum is infinite.
+  // Rows leave. Those with a NaN or infinity join this warp's chain of works (repair.h).
   __device__ __forceinline__ void store(const Accumulator& o, const Stats& x, int slot) {
     const Work& w = m_.work[slot];
-    const bool endless = __any_sync(~0u, fmaxf(x.max[0], x.max[1]) == INFINITY);
     if (__any_sync(~0u, rows_.store(o, x.max, x.sum, w)) && lane_ == 0) {
       const int warp = threadIdx.x / 32 - 4;
       c_.links[w.number * 4 * S::kGroups + warp] = m_.spoilt[warp];
-      m_.spoilt[warp] = 2 * w.number + endless;
+      m_.spoilt[warp] = w.number;
     }
   }
 
@@ -163,12 +175,12 @@ class Consumer {
     q_.advance();
   }
   __device__ __forceinline__ void give_back_v() {
-    if (lane_ == 0) ptx::arrive(&m_.v_empty[v_.slot]);
+    if (lane_ == 0) ptx::arrive(at(offsetof(Storage<S>, v_empty)) + 8 * v_.slot);
     v_.advance();
   }
   __device__ __forceinline__ void give_back_k() {
     __syncwarp();
-    if (lane_ == 0) ptx::arrive(&m_.k_empty[k_.slot]);
+    if (lane_ == 0) ptx::arrive(at(offsetof(Storage<S>, k_empty)) + 8 * k_.slot);
     k_.advance();
   }
 
@@ -187,8 +199,10 @@ class Consumer {
   __device__ __forceinline__ void issue_qk(Scores& s) {
     wgmma::pin(s);
     wgmma::fence();
-    const uint64_t a = wgmma::k_major(ptx::shared(m_.q[q_.slot]) + group_ * 64 * 128);
-    const uint64_t b = wgmma::k_major(ptx::shared(m_.k[k_.slot]));
+    const uint64_t a = wgmma::moved(wgmma::k_major(at(offsetof(Storage<S>, q))),
+                                    q_.slot * S::kQBytes + group_ * 64 * 128);
+    const uint64_t b =
+        wgmma::moved(wgmma::k_major(at(offsetof(Storage<S>, k))), k_.slot * S::kKvBytes);
 #pragma unroll
     for (int i = 0; i < S::kD / 16; ++i) {
       // 16 elements are 32 bytes of a 128-byte row; descriptors count 16 bytes.
@@ -206,7 +220,8 @@ class Consumer {
   __device__ __forceinline__ void issue_pv(Accumulator& o, Weights& p, bool add) {
     wgmma::pin(o);
     wgmma::fence();
-    const uint64_t b = wgmma::mn_major(ptx::shared(m_.v[v_.slot]), S::kKeys * 128);
+    const uint64_t b = wgmma::moved(wgmma::mn_major(at(offsetof(Storage<S>, v)), S::kKeys * 128),
+                                    v_.slot * S::kKvBytes);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
       Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
@@ -215,7 +230,7 @@ class Consumer {
   }
 
   static __device__ __forceinline__ void clear(Stats& x) {
-    x = Stats{{-INFINITY, -INFINITY}, {0, 0}, {-INFINITY, -INFINITY}, false};
+    x = Stats{{-INFINITY, -INFINITY}, {0, 0}, {-INFINITY, -INFINITY}, true};
   }
   __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   __device__ __forceinline__ int query(const Work& w, int half) const {
@@ -294,24 +309,9 @@ class Consumer {
     }
   }
 
-  // s = exp2(scale_log2 s - max), and its sums by row. One rounding for scaling and subtracting
-  // makes the largest weight 2^(rounding of the scaled maximum) instead of 1. Where that would
-  // show, in `large` scores, the two are rounded apart.
-  __device__ __forceinline__ void exponentials(Scores& s, Stats& now) const {
-    float scale = c_.scale_log2, m[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      m[half] = now.max[half] == -INFINITY ? 0.f : now.max[half] * scale;
-    }
-    if (now.large) {
-#pragma unroll
-      for (int i = 0; i < S::kKeys / 2; ++i) {
-        const float x = __fmul_rn(s[i], scale), top = m[i / 2 % 2];
-        s[i] = x == top ? 0.f : x - top;
-      }
-      scale = 1;
-      m[0] = m[1] = 0;
-    }
+  // s = exp2(scale s - max), and its sums by row.
+  __device__ __forceinline__ void exponentials(Scores& s, float scale, const float (&max)[2],
+                                               Stats& now) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float a = 0, b = 0;
@@ -319,8 +319,8 @@ class Consumer {
       for (int i = 0; i < S::kKeys / 8; ++i) {
         float& x = s[4 * i + 2 * half];
         float& y = s[4 * i + 2 * half + 1];
-        x = ptx::exp2(fmaf(x, scale, -m[half]));
-        y = ptx::exp2(fmaf(y, scale, -m[half]));
+        x = ptx::exp2(fmaf(x, scale, -max[half]));
+        y = ptx::exp2(fmaf(y, scale, -max[half]));
         a += x;
         b += y;
       }
@@ -331,10 +331,9 @@ class Consumer {
   // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
   // `o` must shrink.
   template <int kLater>
-  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2]) {
+  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2], Step step,
+                                          bool masked) {
     constexpr float kLarge = 64;
-    const Step step = m_.step[k_.slot];
-    const bool masked = __any_sync(~0u, step.mask);
     wgmma::wait<kLater>();
     wgmma::pin(s);
     give_back_k();
@@ -342,21 +341,37 @@ class Consumer {
     if (masked) mask(s, step);
     float top[2];
     row_max(s, top);
-    const bool moved = __any_sync(~0u, top[0] > now.limit[0] || top[1] > now.limit[1]);
+    float scale = c_.scale_log2;
+    float m[2] = {now.max[0] * scale, now.max[1] * scale};
+    const bool moved = __any_sync(~0u, top[0] > now.limit[0] || top[1] > now.limit[1] || now.rare);
     if (moved) {
-      bool large = false;
+      bool large = false, none = false;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float to = fmaxf(now.max[half], top[half]);
-        shrink[half] = to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * c_.scale_log2);
+        shrink[half] = to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * scale);
         now.sum[half] *= shrink[half];
         now.max[half] = to;
         now.limit[half] = limit(now, half);
-        large |= to != -INFINITY && fabsf(to * c_.scale_log2) > kLarge;
+        m[half] = to == -INFINITY ? 0.f : to * scale;
+        large |= fabsf(m[half]) > kLarge;
+        none |= to == -INFINITY;
       }
-      now.large = __any_sync(~0u, large);
+      // One rounding for scaling and subtracting makes the largest weight 2^(rounding of the scaled
+      // maximum) instead of 1. Where that would show, the two are rounded apart.
+      large = __any_sync(~0u, large);
+      now.rare = large || __any_sync(~0u, none);
+      if (large) {
+#pragma unroll
+        for (int i = 0; i < S::kKeys / 2; ++i) {
+          const float x = __fmul_rn(s[i], scale), highest = m[i / 2 % 2];
+          s[i] = x == highest ? 0.f : x - highest;
+        }
+        scale = 1;
+        m[0] = m[1] = 0;
+      }
     }
-    exponentials(s, now);
+    exponentials(s, scale, m, now);
     return moved;
   }
 

@@ -10,7 +10,8 @@ template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     attention(const __grid_constant__ Call c) {
   extern __shared__ uint8_t raw[];
-  Storage<S>& m = *reinterpret_cast<Storage<S>*>(raw + (-ptx::shared(raw) & 1023));
+  Storage<S>& m = *reinterpret_cast<Storage<S>*>(raw);
+  if (ptx::shared(raw) != kSharedBase) __trap();
   if (threadIdx.x == 0) {
     ptx::prefetch(&c.q);
     ptx::prefetch(&c.k);
@@ -46,8 +47,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 // Host side of one instance.
 template <class S>
 void launch(const Call& c, int blocks, cudaStream_t stream) {
-  // 1023: the base of dynamic shared memory is only 16-byte aligned by contract.
-  constexpr int kBytes = sizeof(Storage<S>) + 1023;
+  constexpr int kBytes = sizeof(Storage<S>);
   check(cudaFuncSetAttribute(attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
   attention<S><<<blocks, S::kThreads, kBytes, stream>>>(c);

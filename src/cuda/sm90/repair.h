@@ -1,7 +1,7 @@
-// Rows spoilt by values that they do not read (the products multiply the forbidden keys of a step
-// by weights that are zero, and zero times NaN or infinity is NaN), and rows with an infinite
-// score. A warp notices when its rows leave, lists the work, and computes those rows again, pair by
-// pair, when all works are done. Layer: cuda (device code).
+// Rows spoilt by values that they do not read: the products multiply the forbidden keys of a step
+// by weights that are zero, and zero times NaN or infinity is NaN. A warp notices when its rows
+// leave, lists the work, and computes those rows again, pair by pair, when all works are done.
+// Layer: cuda (device code).
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
@@ -16,13 +16,13 @@ class Repair {
   using T = typename S::Element;
   __device__ Repair(const Call& c, int warp) : c_(c), warp_(warp), lane_(threadIdx.x & 31) {}
 
-  // A chain of works a warp, through Call::links: twice the number, 1 more for an infinite score.
-  __device__ void run(int link) {
-    for (; link >= 0; link = c_.links[link / 2 * kWarps + warp_]) {
-      describe<S>(c_, link / 2, w_);
+  // Works are chained through Call::links, a chain a warp.
+  __device__ void run(int number) {
+    for (; number >= 0; number = c_.links[number * kWarps + warp_]) {
+      describe<S>(c_, number, w_);
       batch_ = c_.cu_q ? 0 : w_.batch;
       k0_ = c_.cu_q ? c_.cu_k[w_.batch] : 0;
-      if (link % 2 == 0 && !spoilt()) continue;
+      if (!spoilt()) continue;
       for (int row = w_.row + 16 * warp_; row < min(w_.row + 16 * warp_ + 16, w_.rows); ++row) {
         compute(row);
       }

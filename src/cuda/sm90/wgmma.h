@@ -40,6 +40,11 @@ __device__ __forceinline__ uint64_t k_major(uint32_t address) {
 __device__ __forceinline__ uint64_t mn_major(uint32_t address, uint32_t chunk) {
   return kSwizzle128 | static_cast<uint64_t>(chunk >> 4) << 16 | (address & 0x3FFFF) >> 4;
 }
+// The same descriptor `bytes` further on.
+__device__ __forceinline__ uint64_t moved(uint64_t base, uint32_t bytes) {
+  const uint32_t low = static_cast<uint32_t>(base) + (bytes >> 4);
+  return (base >> 32 << 32) | low;
+}
 
 // The operand lists of the instruction, eight accumulators a name.
 #define REGARD_D0 "%0, %1, %2, %3, %4, %5, %6, %7"

@@ -12,6 +12,7 @@
 #include "regard/problem.h"
 #include "regard/tiles.h"
 #include "regard/view.h"
+#include "regard/weight.h"
 
 namespace regard {
 
@@ -63,24 +64,6 @@ struct Score {
   Tensor bias{};               // [B|1, heads|1, nq, nk] f32, f16 or bf16; -inf forbids the pair
   std::vector<float> bias_scale{};  // per query head; empty = 1
   Tensor key_bias{};                // [B|1, kv_heads|1, 1, nk] f32: a key's log-weight
-};
-
-// What a pair weighs. exponential: exp(logit). The others are products phi(q) . phi(k) of features,
-// linear attention over the branch's pairs: keys that a whole tile of queries may read enter as one
-// sum of phi(k) v^T. Branches of random features merge with exponential ones, whose weights they
-// estimate; the other kinds have a scale of their own. They take raw keys as they stand, no scores
-// and no numeric (f32).
-enum class WeightKind : uint8_t {
-  exponential,
-  softmax,  // phi(x) = softmax of x over its channels
-  elu,      // phi(x) = elu(x) + 1
-  relu,     // phi(x) = max(x, 0)
-  random,   // phi(x)_r = exp(w_r . y - |y|^2 / 2) / sqrt(m), y = x sqrt(scale), for m directions w:
-            // phi(q) . phi(k) has the mean exp(scale q.k) over normal w (Performer, 2009.14794)
-};
-struct Weight {
-  WeightKind kind = WeightKind::exponential;
-  Tensor directions{};  // random: f32 [1, 1, m, dk]
 };
 
 enum class NormKind : uint8_t {

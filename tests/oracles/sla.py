@@ -28,8 +28,7 @@ def blocks(q, k, causal, offset, critical=0.05, negligible=0.1, linear="marginal
     best = rows_of(s, lambda b, h, r, row: top(row, max(1, int(critical * n))))
     middle = rows_of(s, lambda b, h, r, row: top(row, max(1, n - int(negligible * n))))
     rest = {"marginal": middle & ~best, "rest": ~best, "all": best | True}[linear]
-    seen = visible(q, k, causal, offset)
-    return [tokens_of(x, block, block, q, k) & seen for x in (best, rest)]
+    return [tokens_of(x, block, block, q, k) & visible(q, k, causal, offset) for x in (best, rest)]
 
 
 def kept(q, k, v, causal=True, offset=None, **params):

@@ -26,7 +26,8 @@ namespace HWY_NAMESPACE {
 
 constexpr float kLeast = -1e30f;  // an exponent below all others, with which one can still compute
 
-// phi of one row, or its exponents in base 2 (random features).
+// phi of one row, or its exponents in base 2: of random features and of a softmax, whose products
+// may be too small for a float while their ratios are not.
 class FeatureMap {
  public:
   explicit FeatureMap(const Work& w) : kind_(w.branch->weight.kind), dk_(w.problem.dk) {
@@ -45,32 +46,33 @@ class FeatureMap {
     }
   }
 
-  bool exponents() const { return !lines_.empty(); }
+  bool exponents() const { return !lines_.empty() || kind_ == WeightKind::softmax; }
   int64_t padded() const { return padded_; }
 
   // x: [dk]; out: [padded], 0 (exponents: kLeast) past the features.
   void Run(const float* x, float* out) const {
-    if (exponents()) return Exponents(x, out);
+    if (!lines_.empty()) return Exponents(x, out);
+    if (kind_ == WeightKind::softmax) return Softmax(x, out);
     std::fill_n(out, padded_, 0.0f);
-    const float top = *std::max_element(x, x + dk_);
-    double sum = 0;
     for (int64_t c = 0; c < dk_; ++c) {
-      switch (kind_) {
-        case WeightKind::softmax:
-          sum += double(out[c] = std::exp(x[c] - top));
-          break;
-        case WeightKind::elu:
-          out[c] = x[c] > 0 ? x[c] + 1 : std::exp(x[c]);
-          break;
-        default:
-          out[c] = x[c] < 0 ? 0 : x[c];  // NaN stays
+      if (kind_ == WeightKind::elu) {
+        out[c] = x[c] > 0 ? x[c] + 1 : std::exp(x[c]);
+      } else {
+        out[c] = x[c] < 0 ? 0 : x[c];  // NaN stays
       }
     }
-    if (kind_ != WeightKind::softmax) return;
-    for (int64_t c = 0; c < dk_; ++c) out[c] = float(double(out[c]) / sum);
   }
 
  private:
+  void Softmax(const float* x, float* out) const {
+    const float top = *std::max_element(x, x + dk_);
+    double sum = 0;
+    for (int64_t c = 0; c < dk_; ++c) sum += std::exp(double(x[c] - top));
+    const float all = float(std::log2(sum));
+    for (int64_t c = 0; c < dk_; ++c) out[c] = std::max((x[c] - top) * kLog2e - all, kLeast);
+    for (int64_t c = dk_; c < padded_; ++c) out[c] = kLeast;
+  }
+
   void Exponents(const float* x, float* out) const {
     const DF d;
     float squares = 0;

@@ -24,6 +24,7 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::cpu {
 namespace HWY_NAMESPACE {
 
+constexpr float kSmallest = 0x1p-126f;
 constexpr float kLeast = -1e30f;  // an exponent below all others, with which one can still compute
 
 // phi of one row, or its exponents in base 2: of random features and of a softmax, whose products
@@ -292,9 +293,15 @@ class LinearRows {
           std::fill(own.begin(), own.end(), 0.0f);
         }
         any = true;
-        AddScaled(Dot(f.data(), head_.phi(j), features_), head_.value(j), width, own.data());
+        // Below 2^-126 of the block's largest a weight counts as 0, as it does after a softmax.
+        if (const float w = Dot(f.data(), head_.phi(j), features_); !(w < kSmallest))
+          AddScaled(w, head_.value(j), width, own.data());
       }
-      if (any) merge(*part, acc, PartialHead<float>{top * kLn2, own[dv]}, own.data(), dv);
+      if (!any || own[dv] == 0) continue;
+      // Sums of 1: beside another part's maximum a small sum could underflow.
+      const float sum = own[dv];
+      for (float& x : own) x /= sum;
+      merge(*part, acc, PartialHead<float>{top * kLn2 + std::log(sum), own[dv]}, own.data(), dv);
     }
   }
 

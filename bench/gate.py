@@ -61,6 +61,7 @@ def update(regard):
                      "value": round(middle, 4), "noise": round(noise, 4)})
     path = FOLDER / f"{results[0]['target'].lower()}.json"
     text = {"cpu": results[0]["cpu"], "target": results[0]["target"]}
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**text, "rows": rows}, indent=1) + "\n")
     print(f"{path}: {len(rows)} ratios of {RUNS} runs")
 

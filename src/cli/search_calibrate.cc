@@ -21,17 +21,11 @@ double since(Clock::time_point begin) {
 
 // Why a plan cannot be one head's part of a profile, or empty.
 std::string unfit(const Plan& plan, const Inputs& x) {
-  if (plan.combine == Combine::gated) return "has gated branches";
-  for (const Branch& b : plan.branches) {
-    if (b.source.kind != SourceKind::raw) return "reads pooled keys";
-    if (b.order) return "permutes its axes";
-    if (b.weight.kind != WeightKind::exponential) return "weighs by features";
-    if (b.source.value_map) return "maps its values";
-    if (b.rule.mask) return "has a mask of pairs";
+  if (const char* why = not_by_head(plan)) return std::string("has ") + why;
+  for (const Branch& b : plan.branches)
     if (b.score.softcap != x.score.softcap || b.score.alibi != x.score.alibi ||
         b.norm.kind != x.norm.kind)
       return "changes the scores";
-  }
   return "";
 }
 
@@ -93,15 +87,21 @@ void Calibration::add(const ggml::Node& node) {
 
 namespace {
 
-// |out - exact|^2 of one head as a share of its whole layer's |exact|^2, the worse part.
-double share_of_error(const LayerFacts& layer, size_t candidate, size_t head) {
-  double worst = 0;
-  for (int part = 0; part < kParts; ++part) {
-    double norm = 0;
-    for (const HeadFacts& f : layer.heads[0]) norm += f.norm[part];
-    if (norm > 0) worst = std::max(worst, layer.heads[candidate][head].error[part] / norm);
+// [candidate][head]: |out - exact|^2 as a share of the whole layer's |exact|^2, the worse part.
+using Errors = std::vector<std::vector<double>>;
+Errors shares_of_error(const LayerFacts& layer) {
+  double norm[kParts] = {};
+  for (const HeadFacts& f : layer.heads[0])
+    for (int part = 0; part < kParts; ++part) norm[part] += f.norm[part];
+  Errors out;
+  for (const std::vector<HeadFacts>& heads : layer.heads) {
+    out.emplace_back(heads.size());
+    for (size_t h = 0; h < heads.size(); ++h)
+      for (int part = 0; part < kParts; ++part)
+        if (norm[part] > 0)
+          out.back()[h] = std::max(out.back()[h], heads[h].error[part] / norm[part]);
   }
-  return worst;
+  return out;
 }
 
 struct Choice {
@@ -110,13 +110,13 @@ struct Choice {
 };
 
 // The least seconds + rate * error, head by head.
-Choice choose(const LayerFacts& layer, double rate, size_t kinds) {
+Choice choose(const LayerFacts& layer, const Errors& errors, double rate, size_t kinds) {
   const size_t heads = layer.heads[0].size();
   std::set<size_t> open;  // candidates that may be used
   for (size_t c = 0; c < layer.heads.size(); ++c)
     if (!layer.kinds[c].empty()) open.insert(c);
   const auto price = [&](size_t c, size_t h) {
-    return layer.heads[c][h].seconds + rate * share_of_error(layer, c, h);
+    return layer.heads[c][h].seconds + rate * errors[c][h];
   };
   const auto cheapest = [&](size_t h) {
     size_t best = 0;
@@ -150,8 +150,9 @@ Choice choose(const LayerFacts& layer, double rate, size_t kinds) {
   }
   Choice out;
   for (size_t h = 0; h < heads; ++h) {
-    out.heads.push_back(int64_t(cheapest(h)));
-    out.error += share_of_error(layer, cheapest(h), h);
+    const size_t c = cheapest(h);
+    out.heads.push_back(int64_t(c));
+    out.error += errors[c][h];
   }
   return out;
 }
@@ -160,13 +161,17 @@ Choice choose(const LayerFacts& layer, double rate, size_t kinds) {
 
 std::map<int64_t, std::vector<int64_t>> assign(const Layers& layers, double bound, size_t kinds) {
   double all = 0;  // seconds of dense attention: the unit of the rate
-  for (const auto& [_, layer] : layers)
+  std::map<int64_t, Errors> errors;
+  for (const auto& [l, layer] : layers) {
     for (const HeadFacts& f : layer.heads[0]) all += f.seconds;
+    errors[l] = shares_of_error(layer);
+  }
   std::map<int64_t, std::vector<int64_t>> out;
-  const auto at = [&](double log_rate) {  // whether the error stays within the bound
+  // Fills `out` for one rate; whether the error stays within the bound.
+  const auto choose_all = [&](double log_rate) {
     double error = 0;
     for (const auto& [l, layer] : layers) {
-      Choice c = choose(layer, all * std::exp2(log_rate), kinds);
+      Choice c = choose(layer, errors.at(l), all * std::exp2(log_rate), kinds);
       error += c.error / double(layers.size());
       out[l] = std::move(c.heads);
     }
@@ -175,9 +180,9 @@ std::map<int64_t, std::vector<int64_t>> assign(const Layers& layers, double boun
   double cheap = -30, exact = 60;
   while (exact - cheap > 0.1) {
     const double middle = (cheap + exact) / 2;
-    (at(middle) ? exact : cheap) = middle;
+    (choose_all(middle) ? exact : cheap) = middle;
   }
-  at(exact);
+  choose_all(exact);
   return out;
 }
 

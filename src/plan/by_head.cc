@@ -45,24 +45,6 @@ HeadKind kind_of(const Plan& part, const Branch& b, bool whole_tiles) {
                                              : exact_kind(b);
 }
 
-void check_part(const Plan& part) {
-  const auto refuse = [&](const char* why) {
-    throw Error(
-        fmt::format("plan by head: the plan of {} heads ({}) has {}; accepted: raw keys under "
-                    "one softmax, without masks",
-                    part.problem.heads, part.problem.str(), why));
-  };
-  if (part.combine == Combine::gated) refuse("gated branches");
-  for (const Branch& b : part.branches) {
-    if (b.source.kind != SourceKind::raw) refuse("pooled keys");
-    if (b.order) refuse("permuted axes");
-    if (b.weight.kind != WeightKind::exponential) refuse("weights of features");
-    if (b.source.value_map) refuse("mapped values");
-    if (b.rule.mask) refuse("a mask");
-    if (b.numeric != part.branches[0].numeric) refuse("several numerics");
-  }
-}
-
 int32_t tile_q(const Branch& b) { return b.cover.list ? b.cover.list->bq : kTile; }
 int32_t tile_k(const Branch& b) { return b.cover.list ? b.cover.list->bk : kTile; }
 
@@ -103,7 +85,7 @@ void add_branch(const Problem& p, const Plan& part, const Branch& b, int64_t hea
           row.resize(old + size_t(cols));
           std::iota(row.begin() + int64_t(old), row.end(), 0u);
         }
-        // lower() drops what the rule forbids, and masks the rest
+        // lower() drops what the rule forbids, and masks the rest.
         const auto outside = [&](uint32_t c) { return !touches(p, w, *m, r, c); };
         row.erase(std::remove_if(row.begin() + int64_t(old), row.end(), outside), row.end());
         if (old > 0) {
@@ -142,7 +124,11 @@ std::set<HeadKind> kinds_of(const Plan& part, bool whole_tiles) {
 void check_parts(const Problem& p, const std::vector<Plan>& parts) {
   int64_t heads = 0;
   for (const Plan& part : parts) {
-    check_part(part);
+    if (const char* why = not_by_head(part))
+      throw Error(
+          fmt::format("plan by head: the plan of {} heads ({}) has {}; accepted: raw keys under "
+                      "one softmax, without masks",
+                      part.problem.heads, part.problem.str(), why));
     if (part.problem.nq != p.nq || part.problem.nk != p.nk || part.problem.batch != p.batch ||
         part.problem.offset != p.offset || !p.cu_q.empty())
       throw Error(fmt::format("plan by head: a part is for {}, the whole for {}",
@@ -154,6 +140,19 @@ void check_parts(const Problem& p, const std::vector<Plan>& parts) {
 }
 
 }  // namespace
+
+const char* not_by_head(const Plan& part) {
+  if (part.combine == Combine::gated) return "gated branches";
+  for (const Branch& b : part.branches) {
+    if (b.source.kind != SourceKind::raw) return "pooled keys";
+    if (b.order) return "permuted axes";
+    if (b.weight.kind != WeightKind::exponential) return "weights of features";
+    if (b.source.value_map) return "mapped values";
+    if (b.rule.mask) return "a mask";
+    if (b.numeric != part.branches[0].numeric) return "several numerics";
+  }
+  return nullptr;
+}
 
 std::set<HeadKind> head_kinds(const Plan& part) { return kinds_of(part, true); }
 

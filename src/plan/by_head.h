@@ -14,6 +14,9 @@ using HeadKind = std::tuple<bool, int64_t, int64_t, int64_t, float>;
 // Beside parts of other kinds. A window is none there, unless the part also reads columns.
 std::set<HeadKind> head_kinds(const Plan& part);
 
+// What keeps a plan from being a part, or null.
+const char* not_by_head(const Plan& part);
+
 // parts[0] is of the first parts[0].problem.heads heads, parts[1] of the next, and so on. Covers
 // become lists by head (a dense head a full one), at most 16 kinds of them; score and norm are
 // left at their defaults. Not lowered. Where heads differ, a window reaches to the ends of the

@@ -3,73 +3,27 @@
 
 #include <cmath>
 
-#include "random_plan.h"
-#include "regard/run.h"
+#include "case.h"
 #include "regard/status.h"
 
 namespace regard {
 namespace {
 
+using test::Case;
+using test::check;
 using test::Rng;
+using test::values;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-struct Case {
-  Problem p;
-  Tensor q, k, v, out, lse;
-  explicit Case(Rng& g, Problem problem) : p(problem) {
-    q = test::random_tensor(g, {p.batch, p.heads, p.nq, p.dk});
-    k = test::random_tensor(g, {p.batch, p.kv_heads, p.nk, p.dk});
-    v = test::random_tensor(g, {p.batch, p.kv_heads, p.nk, p.dv});
-    out = make_tensor(DType::f64, {p.batch, p.heads, p.nq, p.dv});
-    lse = make_tensor(DType::f64, {p.batch, p.heads, p.nq, 1});
-  }
-  void run(const Plan& plan, const char* impl) {
-    RunOptions o;
-    o.impl = impl;
-    o.threads = 2;
-    attend(plan, q.view, k.view, v.view, {out.view, lse.view, {}}, o);
-  }
-};
-
-std::vector<double> values(const Tensor& t) {
-  const double* d = static_cast<const double*>(t.view.data);
-  return {d, d + t.view.numel()};
-}
-
-float at(const Tensor& t, int64_t b, int64_t h, int64_t n, int64_t c) {
-  return reinterpret_cast<const float*>(t.view.at(b, h, n))[c];
-}
-
-// Softmax attention over expand()'s pairs, in three loops.
+// Softmax attention.
 void check_against_pairs(const Plan& plan, const Case& x, double tolerance) {
-  const Problem& p = x.p;
-  const BitMask bits = expand(plan, 0);
-  const std::vector<double> out = values(x.out), lse = values(x.lse);
-  for (int64_t b = 0; b < p.batch; ++b)
-    for (int64_t h = 0; h < p.heads; ++h)
-      for (int64_t i = 0; i < p.nq; ++i) {
-        double sum = 0;
-        std::vector<double> acc(size_t(p.dv), 0);
-        for (int64_t j = 0; j < p.nk; ++j) {
-          if (!bits.get(b, h, i, j)) continue;
-          double dot = 0;
-          for (int64_t c = 0; c < p.dk; ++c)
-            dot += double(at(x.q, b, h, i, c)) * at(x.k, b, h / p.group(), j, c);
-          const double w = std::exp(p.scale * dot);
-          sum += w;
-          for (int64_t c = 0; c < p.dv; ++c) acc[size_t(c)] += w * at(x.v, b, h / p.group(), j, c);
-        }
-        const size_t row = size_t((b * p.heads + h) * p.nq + i);
-        if (sum == 0) {
-          EXPECT_EQ(lse[row], -kInf);
-          for (int64_t c = 0; c < p.dv; ++c) EXPECT_EQ(out[row * size_t(p.dv) + size_t(c)], 0);
-          continue;
-        }
-        ASSERT_NEAR(lse[row], std::log(sum), tolerance);
-        for (int64_t c = 0; c < p.dv; ++c)
-          ASSERT_NEAR(out[row * size_t(p.dv) + size_t(c)], acc[size_t(c)] / sum, tolerance)
-              << describe(plan);
-      }
+  check(
+      plan, x, tolerance,
+      [&](int64_t b, int64_t h, int64_t i, int64_t j) {
+        return std::exp(x.p.scale *
+                        test::dot(test::row(x.q, b, h, i), test::row(x.k, b, h / x.p.group(), j)));
+      },
+      [](int64_t, int64_t, int64_t, int64_t) { return true; });
 }
 
 // f32 kernels: sums of at most 70 products and 70 weights, values of order 3: 1e-5 is about 2 x

@@ -227,3 +227,21 @@ def test_explain_tells_refusals(cli, files):
     assert found["implementations"][0]["refusal"]
     told = json.loads(cli.good("explain", "block_mask", "--in", "qkv.safetensors", "--json"))
     assert "mask" in told["refusal"] and told["implementations"] == []
+
+
+def test_explain_tells_costs(cli, files):
+    files.qkv()
+    planted = ["explain", "xattention", "--planted", "mixed", "--tokens", "2048", "--heads", "1"]
+    text = cli.good(*planted, "--time")
+    assert "estimate.antidiagonal" in text and "times as fast as exact" in text
+    found = json.loads(cli.good(*planted, "--break-even", "--json"))
+    assert [t["tokens"] for t in found["times"]] == [1024, 2048]
+    for t in found["times"]:
+        whole = t["planning_s"] + t["attention_s"]
+        assert t["speedup"] == pytest.approx(t["exact_s"] / whole)
+        assert max(t["stages_s"].values()) <= t["planning_s"]
+    wins = [t["speedup"] > 1 for t in found["times"]]
+    assert found["break_even_tokens"] == (0 if not wins[1] else 1024 if wins[0] else 2048)
+    cli.good("explain", "dense", "--in", "qkv.safetensors", "--time")
+    cli.refuses("explain", "dense", "--in", "qkv.safetensors", "--break-even",
+                saying=["--break-even", "--planted"])

@@ -45,6 +45,15 @@ class Run:
     def needles(self, row):
         return row["recall"].get("needle_hits")
 
+    def beyond_windows(self, row):
+        """How many times less time than exact in the layers without a sliding window; None: all layers are."""
+        e = self.find(row["length"], "exact")
+        layers = e.get("global_layers", [])
+        if len(layers) in (0, len(e.get("layer_s", []))) or "layer_s" not in row:
+            return None
+        seconds = lambda r: sum(r["layer_s"][i] for i in layers)
+        return seconds(e) / seconds(row)
+
     def faithful(self, row):
         return row["loss_rise"] <= LOSS * self.find(row["length"], "exact")["loss"]
 
@@ -93,6 +102,12 @@ def cells(run, r):
             f"{r['kl']:.4f}", percent(run.copies(r)), percent(run.needles(r))]
 
 
+def in_global_layers(run, row):
+    times = run.beyond_windows(row)
+    count = len(run.find(row["length"], "exact").get("global_layers", []))
+    return f" In the {count} layers without a sliding window, the only ones it replaces: {times:.2f} times less." if times else ""
+
+
 def length_section(run, n):
     e, l, rows = run.find(n, "exact"), run.find(n, "llama.cpp"), run.methods(n)
     out = [f"### {n:,} tokens", "",
@@ -106,11 +121,15 @@ def length_section(run, n):
         b = good[0]
         out += [f"Fastest within {percent(LOSS)} of the loss that also finds {percent(FOUND)} of what exact finds: {short(b)}, "
                 f"{e['attention_s'] / b['attention_s']:.2f} times less attention time than exact, the whole "
-                f"prefill {l['prefill_s'] / b['prefill_s']:.2f} times llama.cpp's speed.", ""]
+                f"prefill {l['prefill_s'] / b['prefill_s']:.2f} times llama.cpp's speed." + in_global_layers(run, b), ""]
     else:
         out += [f"No setting is faster than exact, within {percent(LOSS)} of its loss and finds {percent(FOUND)} of what it finds.", ""]
+    front = run.front(n)
     out += ["The frontier: no other row is both faster and more faithful.", ""]
-    out += table(COLUMNS, [cells(run, r) for r in run.front(n)])
+    out += table(COLUMNS, [cells(run, r) for r in front])
+    if any(run.beyond_windows(r) for r in front):
+        out += ["Less time than exact in the layers without a sliding window: " +
+                "; ".join(f"{short(r)} {run.beyond_windows(r):.2f} times" for r in front) + ".", ""]
     by_family = {}
     for r in good:
         by_family.setdefault(r["family"], r)

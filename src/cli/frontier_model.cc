@@ -142,6 +142,7 @@ Json LengthRun::common(const std::string& spec, const Passed& p) const {
   j["attention_s"] = w.attention_seconds();
   j["plan_s"] = w.plan_seconds();
   j["stages"] = w.stages();
+  j["layer_s"] = w.layer_seconds();
   j["peak_mib"] = p.timed.peak_mib;
   j["calls"] = w.calls();
   j["exact_calls"] = w.exact_calls().empty() ? Json::object() : Json(w.exact_calls());
@@ -174,6 +175,7 @@ Json LengthRun::exact_row() {
   const Passed p = measure("exact", ggml::Mode::exact, "", Scorer::Role::exact);
   layers_ = spread(p.timed.watch.global_layers(), kLayers);
   Json j = common("exact", p);
+  j["global_layers"] = p.timed.watch.global_layers();
   j["density"] = j["mass_kept"] = 1;
   j["tile_density"] = p.timed.watch.pairs().tile_density();
   j["loss_rise"] = j["kl"] = 0;

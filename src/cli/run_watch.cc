@@ -25,6 +25,9 @@ void Watch::begin(bool count_pairs) {
 void Watch::add(const ggml::Node& node) {
   attention_ += node.seconds;
   plan_ += node.plan_seconds;
+  const size_t layer = size_t(std::max(0, node.layer));
+  layer_seconds_.resize(std::max(layer_seconds_.size(), layer + 1));
+  layer_seconds_[layer] += node.seconds;
   ++calls_;
   if (node.trace)
     for (const auto& [stage, seconds] : node.trace->seconds) stages_[stage] += seconds;
@@ -41,7 +44,7 @@ void Watch::off_the_clock(const std::function<void()>& work) {
 
 void Watch::count(const ggml::Node& node) {
   const size_t heads = size_t(node.plan->problem.heads);
-  const size_t layer = size_t(std::max(0, node.layer));  // unnamed caches are counted with layer 0
+  const size_t layer = size_t(std::max(0, node.layer));
   if (layer >= pairs_.kept.size()) {
     pairs_.kept.resize(layer + 1);
     pairs_.causal.resize(layer + 1);

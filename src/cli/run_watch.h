@@ -27,6 +27,8 @@ class Watch {
   double plan_seconds() const { return plan_; }
   // Seconds by stage, as the nodes' traces have them.
   const std::map<std::string, double>& stages() const { return stages_; }
+  // Seconds of attention by layer; calls of unnamed caches are counted with layer 0.
+  const std::vector<double>& layer_seconds() const { return layer_seconds_; }
   double own_seconds() const { return own_; }
   int64_t calls() const { return calls_; }
   const std::map<std::string, int64_t>& exact_calls() const { return exact_calls_; }
@@ -42,6 +44,7 @@ class Watch {
   int64_t calls_ = 0;
   std::map<std::string, int64_t> exact_calls_;
   std::map<std::string, double> stages_;
+  std::vector<double> layer_seconds_;
   PairCounts pairs_;
   std::set<int> global_, windowed_;
 };

@@ -38,11 +38,20 @@ function drawHeadline() {
   $('headline').replaceChildren(...cards);
 }
 
+// How many times less time than exact in the layers without a sliding window; null: all are such.
+function inGlobalLayers(r) {
+  const e = exact(), layers = (e && e.global_layers) || [];
+  if (!r.layer_s || !layers.length || layers.length === e.layer_s.length) return null;
+  const seconds = row => layers.reduce((sum, l) => sum + row.layer_s[l], 0);
+  return seconds(e) / seconds(r);
+}
+
 const columns = [
   ['Row', r => shortName(r), r => shortName(r)],
   ['Loss rise', r => r.loss_rise, r => signed(r.loss_rise, 4)],
   ['Attention', r => r.attention_s, r => fixed(r.attention_s, 2) + ' s'],
   ['× exact', r => exact() && exact().attention_s / r.attention_s, r => exact() ? fixed(exact().attention_s / r.attention_s, 2) : '–'],
+  ['× exact, global layers', r => inGlobalLayers(r), r => known(inGlobalLayers(r)) ? fixed(inGlobalLayers(r), 2) : 'all'],
   ['× llama.cpp', r => llama() && llama().attention_s / r.attention_s, r => llama() ? fixed(llama().attention_s / r.attention_s, 2) : '–'],
   ['Prefill', r => r.prefill_s, r => fixed(r.prefill_s, 2) + ' s'],
   ['Planning', r => r.plan_s / r.attention_s, r => percent(r.plan_s / r.attention_s)],

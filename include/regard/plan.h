@@ -136,7 +136,7 @@ struct Plan {
   // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair; a band under
   // an order becomes columns. Called by attend(); calling it earlier saves doing so once per call.
   // Idempotent.
-  Plan& lower();
+  Plan& lower(int threads = 1);
   bool lowered = false;
 
   // Throws Error: index out of range, unsorted or repeated; sizes that do not fit the problem; an

@@ -210,7 +210,7 @@ void Computer::run_piece(const ggml_tensor* op, const Engine::State& state, cons
                          : make_plan(*state.method, x, ctx);
   else
     plan = exact_plan(x, mask);
-  plan.lower();
+  plan.lower(ctx.threads);
   node.plan_seconds = mask_seconds + since(begin);
   RunOptions options;
   options.threads = ctx.threads;

@@ -335,7 +335,7 @@ void attend(const Plan& given, const Tensors& t, const RunOptions& options) {
   Plan lowered;
   if (!given.lowered) {
     const StageTimer timer(ctx, "lower");
-    (lowered = given).lower();
+    (lowered = given).lower(ctx.threads);
   }
   const Plan& plan = given.lowered ? given : lowered;
   const Implementation& impl = choose(plan, t, ctx.threads, options);
@@ -365,8 +365,8 @@ Runner::Runner(const Plan& plan, const Tensors& t, const RunOptions& options)
   check_call(plan, t);
   State& s = *state_;
   s.plan = plan, s.made_for = t;
-  s.plan.lower();
   const int threads = thread_count(options.threads);
+  s.plan.lower(threads);
   s.implementation = &choose(s.plan, t, threads, options);
   s.name = s.implementation->name;
   s.ready = s.implementation->ready(s.plan, t, threads);

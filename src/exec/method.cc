@@ -166,7 +166,7 @@ Plan make_plan(const Method& m, const Inputs& x, const Ctx& ctx) {
   check_form(plan);
   const StageTimer timer(ctx, "lower");
   plan.lowered = false;
-  plan.lower();
+  plan.lower(ctx.threads);
   return plan;
 }
 

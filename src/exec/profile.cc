@@ -152,7 +152,7 @@ Plan make_plan(const Profile& p, int64_t layer, const Inputs& x, const Ctx& ctx)
   Plan plan = plan_by_head(x.problem, parts);
   plan.score(x.score).norm(x.norm);
   const StageTimer timer(ctx, "lower");
-  plan.lower();
+  plan.lower(ctx.threads);
   return plan;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/parallel.h"
 #include "plan/pairs.h"
 #include "regard/plan.h"
 
@@ -51,49 +52,124 @@ class Lowering {
         br_(br),
         in_(*br.cover.list),
         apart_(br.rule.mask || br.order),
+        keys_(source_keys(p, br)),
         ranges_(row_ranges(p, br)) {
     if (in_.list_of.empty()) return;
+    // Tile rows by the list they read: those of list id are rows_[first_[id], first_[id + 1]).
+    first_.assign(size_t(in_.lists() + 1), 0);
+    for (const uint32_t id : in_.list_of) ++first_[id + 1];
+    std::partial_sum(first_.begin(), first_.end(), first_.begin());
+    std::vector<int64_t> next = first_;
     rows_.resize(in_.list_of.size());
-    std::iota(rows_.begin(), rows_.end(), 0);
-    std::stable_sort(rows_.begin(), rows_.end(),
-                     [&](int64_t a, int64_t b) { return in_.list_of[a] < in_.list_of[b]; });
+    for (size_t row = 0; row < rows_.size(); ++row) rows_[next[in_.list_of[row]]++] = int64_t(row);
   }
 
-  std::shared_ptr<const IndexList> run() {
+  // The list itself where nothing is dropped or marked.
+  std::shared_ptr<const IndexList> run(const std::shared_ptr<const IndexList>& given,
+                                       int threads) const {
+    constexpr int64_t kLists = 32;  // a work item
+    std::vector<Part> parts(size_t((in_.lists() + kLists - 1) / kLists));
+    parallel_for(int64_t(parts.size()), threads, [&](int64_t item, int) {
+      lower(item * kLists, std::min((item + 1) * kLists, in_.lists()), &parts[item]);
+    });
+    if (std::none_of(parts.begin(), parts.end(), [](const Part& p) { return p.changed; }))
+      return given;
     auto out = std::make_shared<IndexList>();
     out->batch = in_.batch, out->heads = in_.heads, out->rows = in_.rows, out->cols = in_.cols;
-    out->bq = in_.bq, out->bk = in_.bk, out->start = in_.start, out->list_of = in_.list_of;
-    out->index.reserve(in_.index.size());
-    const int64_t keys = source_keys(p_, br_);
-    size_t next = 0;  // of rows_
-    for (int64_t id = 0; id < in_.lists(); ++id) {
-      // Where nothing sets heads apart, a tile row has the same readers in all of them.
-      const bool known = in_.list_of.empty() && !apart_ && id >= in_.rows;
-      if (known) readers_.swap(of_row_[id % in_.rows]);
-      if (!known) readers_.clear();
-      if (!known && in_.list_of.empty()) add_row(id);
-      for (; next < rows_.size() && in_.list_of[rows_[next]] == id; ++next) add_row(rows_[next]);
-      const Readers* const alike = !apart_ && readers_.size() == 1 ? readers_.data() : nullptr;
-      for (int64_t e = in_.start[id]; e < in_.start[id + 1]; ++e) {
-        const uint32_t col = in_.index[e] & ~IndexList::kBoundary;
-        const int64_t j0 = int64_t(col) * in_.bk, j1 = std::min<int64_t>(j0 + in_.bk, keys);
-        const bool whole = alike && alike->lo_max <= j0 && j1 <= alike->hi_min;  // as most are
-        const Fill f = whole ? Fill::full : fill(j0, j1);
-        if (f == Fill::empty) continue;
-        out->index.push_back(f == Fill::full ? col : col | IndexList::kBoundary);
-      }
-      out->start[id + 1] = int64_t(out->index.size());
-      if (in_.list_of.empty() && !apart_) {
-        of_row_.resize(size_t(in_.rows));
-        readers_.swap(of_row_[id % in_.rows]);
-      }
+    out->bq = in_.bq, out->bk = in_.bk, out->list_of = in_.list_of;
+    size_t total = 0;
+    for (const Part& p : parts) total += p.size();
+    out->index.reserve(total);
+    out->start.reserve(in_.start.size());
+    out->start.push_back(0);
+    for (Part& p : parts) {
+      for (const int64_t length : p.lengths) out->start.push_back(out->start.back() + length);
+      if (p.changed)
+        out->index.insert(out->index.end(), p.index.begin(), p.index.end());
+      else
+        out->index.insert(out->index.end(), in_.index.begin() + p.first,
+                          in_.index.begin() + p.last);
+      std::vector<uint32_t>().swap(p.index);
     }
     return out;
   }
 
  private:
+  // Lowered lists that follow each other. Unchanged: what the input holds in [first, last).
+  struct Part {
+    int64_t first = 0, last = 0;
+    bool changed = false;
+    std::vector<uint32_t> index;
+    std::vector<int64_t> lengths;
+    size_t size() const { return changed ? index.size() : size_t(last - first); }
+  };
+
+  static uint32_t col_of(uint32_t entry) { return entry & ~IndexList::kBoundary; }
+  int64_t begin_of(uint32_t entry) const { return int64_t(col_of(entry)) * in_.bk; }
+  int64_t end_of(uint32_t entry) const { return std::min(begin_of(entry) + in_.bk, keys_); }
+
+  void lower(int64_t first, int64_t last, Part* out) const {
+    out->first = in_.start[first], out->last = in_.start[last];
+    uint32_t flags = 0;
+    for (int64_t e = out->first; e < out->last; ++e) flags |= in_.index[e];
+    out->changed = flags & IndexList::kBoundary;
+    std::vector<Readers> readers;
+    for (int64_t id = first; id < last; ++id) {
+      readers.clear();
+      if (in_.list_of.empty()) add_row(id, &readers);
+      for (int64_t n = first_.empty() ? 0 : first_[id]; !first_.empty() && n < first_[id + 1]; ++n)
+        add_row(rows_[n], &readers);
+      const int64_t done = out->changed ? int64_t(out->index.size()) : 0;
+      if (!out->changed && all_full(id, readers)) {
+        out->lengths.push_back(in_.start[id + 1] - in_.start[id]);
+        continue;
+      }
+      if (!out->changed)
+        out->index.assign(in_.index.begin() + out->first, in_.index.begin() + in_.start[id]);
+      const int64_t before = out->changed ? done : int64_t(out->index.size());
+      out->changed = true;
+      add_list(id, readers, &out->index);
+      out->lengths.push_back(int64_t(out->index.size()) - before);
+    }
+  }
+
+  // Readers alike in all but their ranges, over keys that stand in order.
+  bool by_ranges(const std::vector<Readers>& readers) const {
+    return readers.size() == 1 && !br_.rule.mask && !br_.order.keys;
+  }
+
+  bool all_full(int64_t id, const std::vector<Readers>& readers) const {
+    const int64_t first = in_.start[id], last = in_.start[id + 1];
+    return first == last ||
+           (by_ranges(readers) && readers[0].lo_max <= begin_of(in_.index[first]) &&
+            end_of(in_.index[last - 1]) <= readers[0].hi_min);
+  }
+
+  void add_list(int64_t id, const std::vector<Readers>& readers, std::vector<uint32_t>* out) const {
+    auto at = in_.index.begin() + in_.start[id];
+    const auto last = in_.index.begin() + in_.start[id + 1];
+    // Past the last first key the ends decide alone: tiles are full, then some, then empty.
+    const bool ordered = by_ranges(readers);
+    for (; at != last && !(ordered && readers[0].lo_max <= begin_of(*at)); ++at) {
+      const Fill f = fill(readers, begin_of(*at), end_of(*at));
+      if (f != Fill::empty) out->push_back(mark(*at, f));
+    }
+    if (at == last) return;
+    const Readers& r = readers[0];
+    const auto some =
+        std::partition_point(at, last, [&](uint32_t e) { return end_of(e) <= r.hi_min; });
+    const auto none =
+        std::partition_point(some, last, [&](uint32_t e) { return begin_of(e) < r.hi_max; });
+    for (; at != some; ++at) out->push_back(col_of(*at));
+    for (; at != none; ++at) out->push_back(mark(*at, Fill::some));
+  }
+
+  static uint32_t mark(uint32_t entry, Fill f) {
+    return f == Fill::full ? col_of(entry) : col_of(entry) | IndexList::kBoundary;
+  }
+
   // Tile row `row`, counted over batch, heads and rows of the list, reads the list at hand.
-  void add_row(int64_t row) {
+  void add_row(int64_t row, std::vector<Readers>* all) const {
     const int64_t r = row % in_.rows, lh = row / in_.rows % in_.heads;
     const int64_t lb = row / in_.rows / in_.heads;
     const int64_t n0 = r * in_.bq, n1 = std::min<int64_t>(n0 + in_.bq, p_.nq);
@@ -103,24 +179,24 @@ class Lowering {
     const int64_t h0 = lh * per, h1 = apart_ ? h0 + per : h0 + 1;
     for (int64_t b = b0; b < b1; ++b)
       for (int64_t h = h0; h < h1; ++h) {
-        Readers& readers = readers_of(apart_ ? b : 0, apart_ ? h : 0);
+        Readers& readers = readers_of(apart_ ? b : 0, apart_ ? h : 0, all);
         const uint32_t* token = o.queries ? o.queries->row(b, h, p_.heads) : nullptr;
         for (int64_t n = n0; n < n1; ++n) readers.add(ranges_, token ? token[n] : n);
       }
   }
 
-  Readers& readers_of(int64_t b, int64_t h) {
-    for (Readers& r : readers_)
+  static Readers& readers_of(int64_t b, int64_t h, std::vector<Readers>* all) {
+    for (Readers& r : *all)
       if (r.b == b && r.h == h) return r;
-    readers_.push_back({});
-    readers_.back().b = b, readers_.back().h = h;
-    return readers_.back();
+    all->push_back({});
+    all->back().b = b, all->back().h = h;
+    return all->back();
   }
 
-  Fill fill(int64_t j0, int64_t j1) const {
+  Fill fill(const std::vector<Readers>& readers, int64_t j0, int64_t j1) const {
     Fill all = Fill::empty;
-    for (size_t n = 0; n < readers_.size(); ++n) {
-      const Readers& r = readers_[n];
+    for (size_t n = 0; n < readers.size(); ++n) {
+      const Readers& r = readers[n];
       const uint32_t* order = br_.order.keys ? br_.order.keys->row(r.b, r.h, p_.heads) : nullptr;
       const Keys keys(order, j0, j1);
       Fill f = range_fill(r, keys);
@@ -172,10 +248,9 @@ class Lowering {
   const Branch& br_;
   const IndexList& in_;
   const bool apart_;  // batch items and heads that read the same list may see it differently
+  const int64_t keys_;
   const RowRanges ranges_;
-  std::vector<int64_t> rows_;  // shared lists: tile rows by the list they read
-  std::vector<Readers> readers_;
-  std::vector<std::vector<Readers>> of_row_;
+  std::vector<int64_t> first_, rows_;  // shared lists
 };
 
 // A band between places, written out: one list a query place.
@@ -197,11 +272,11 @@ Cover band_columns(const Problem& p, const Window& band) {
 
 }  // namespace
 
-Plan& Plan::lower() {
+Plan& Plan::lower(int threads) {
   if (lowered) return *this;
   for (Branch& b : branches) {
     if (b.order && b.cover.kind == CoverKind::band) b.cover = band_columns(problem, b.cover.band);
-    if (b.cover.list) b.cover.list = Lowering(problem, b).run();
+    if (b.cover.list) b.cover.list = Lowering(problem, b).run(b.cover.list, threads);
   }
   lowered = true;
   return *this;

@@ -2,12 +2,32 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "regard/ctx.h"
 #include "regard/inputs.h"
 
 namespace regard {
+
+// Leaves numbers as they are where none are given: resize() does not write, so the threads that
+// make them do.
+template <class T>
+struct Unwritten : std::allocator<T> {
+  template <class U>
+  struct rebind {
+    using other = Unwritten<U>;
+  };
+  template <class U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+  template <class U, class... Args>
+  void construct(U* at, Args&&... args) {
+    ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
+  }
+};
+using Scores = std::vector<float, Unwritten<float>>;
 
 // Scores that lie in a GPU's memory.
 class DeviceScores {
@@ -20,7 +40,7 @@ class DeviceScores {
 // softmax) or -inf (raw), as each estimator states.
 struct BlockScores {
   int64_t batch = 0, heads = 0, rows = 0, cols = 0;
-  std::vector<float> s;
+  Scores s;
   // Where a stage ran on a GPU: the scores, and `s` is empty until on_host().
   std::shared_ptr<const DeviceScores> device = nullptr;
   const float* row(int64_t b, int64_t h, int64_t r) const {

@@ -99,6 +99,8 @@ Chunks grid_chunks(const Problem& p, std::array<int64_t, 3> grid, std::array<int
 BlockScores chunk_gates(const Ctx& ctx, const Inputs& x, const Chunks& chunks,
                         Selector::Scope scope);
 TileBits own_chunks(const Problem& p, const Chunks& chunks);  // [1, 1, nq, chunks]
+// The keys of each query's chunks. Where chunks are made of whole tiles of 64 keys: tiles of 64 x
+// 64 that every query of a tile row reads, and tiles of 1 x 64 for the rest; otherwise by_row().
 Plan by_chunk(const Ctx& ctx, const Inputs& x, const Chunks& chunks, const TileBits& kept);
 
 // DHSA (arXiv 2510.24606): chunks of queries and of keys are scored by their sums over the root of
@@ -124,8 +126,8 @@ struct AdaptedChunks {
 Plan adapted_chunks(const Ctx& ctx, const Inputs& x, const Tensor& q_adapter,
                     const Tensor& k_adapter, const AdaptedChunks& how);
 
-// The `count` keys with the greatest q.k of each query, among those it sees.
-Plan top_keys(const Ctx& ctx, const Inputs& x, int64_t count);
+// The `count` keys with the greatest q.k of each query, among those it sees: a plan for each count.
+std::vector<Plan> top_keys(const Ctx& ctx, const Inputs& x, const std::vector<int64_t>& counts);
 // Statistical top-k (Spark Transformer, arXiv 2506.06644): of the m keys a query sees, those whose
 // product over the first `channels` channels is at least mean + deviation * z with
 // P(Z > z) = count / m for a standard normal Z; all of them where m <= count. Mean and (population)

@@ -133,6 +133,35 @@ TEST(Select, TopIndices) {
   EXPECT_EQ(top_indices(s, 7, 0), Ids{});
 }
 
+TEST(Select, TopIndicesOfLongRowsFullOfTies) {
+  std::mt19937 g(11);
+  for (int round = 0; round < 400; ++round) {
+    const int64_t n = 1 + int64_t(g() % 900), k = int64_t(g() % uint32_t(n + 9));
+    const int values = round % 3 == 0 ? 3 : round % 3 == 1 ? 40 : 1 << 20;
+    std::vector<float> s;
+    for (int64_t j = 0; j < n; ++j) {
+      const int kind = int(g() % 50);
+      const float x = float(int(g() % uint32_t(values)) - values / 2) / 8;
+      // Rising rows are the hardest: every number is the best so far.
+      s.push_back(kind == 0   ? std::nanf("")
+                  : kind == 1 ? -std::nanf("")
+                  : kind == 2 ? -kInf
+                  : kind == 3 ? kInf
+                  : kind == 4 ? -0.0f
+                  : round % 5 ? x
+                              : float(j));
+    }
+    std::vector<int64_t> order;
+    for (int64_t j = 0; j < n; ++j)
+      if (!std::isnan(s[size_t(j)]) && s[size_t(j)] != -kInf) order.push_back(j);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return s[size_t(a)] > s[size_t(b)]; });
+    order.resize(std::min(order.size(), size_t(k)));
+    std::sort(order.begin(), order.end());
+    ASSERT_EQ(top_indices(s.data(), n, k), order) << "round " << round << " n " << n << " k " << k;
+  }
+}
+
 Problem strip(int64_t nq, int64_t nk, int64_t offset) {
   Problem p;
   p.nq = nq, p.nk = nk, p.offset = offset, p.dk = p.dv = 8, p.scale = 1;

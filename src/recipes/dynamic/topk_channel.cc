@@ -10,10 +10,10 @@ struct Params {
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
-  const auto best = [&](double share) {
-    return lists::top_keys(ctx, x, int64_t(share * double(x.problem.nk)));
-  };
-  return Plan::gated({best(p.k1), best(p.k2), best(p.k3), best(p.k4)},
+  std::vector<int64_t> counts;
+  for (const double share : {p.k1, p.k2, p.k3, p.k4})
+    counts.push_back(int64_t(share * double(x.problem.nk)));
+  return Plan::gated(lists::top_keys(ctx, x, counts),
                      estimate::constant_gate(x.problem, {p.w1, p.w2, p.w3, p.w4}));
 }
 
@@ -37,7 +37,7 @@ REGARD_DEFINE_RECIPE(topk_channel) {
               "to length one, with `scale` as the temperature.",
           .when =
               "Image restoration models trained with it (few channels, so the square is small).",
-          .cost = "All products are made once a branch to choose; it saves no time on its own.",
+          .cost = "All products are made once to choose; it saves no time on its own.",
           .differs =
               "As in the authors' code: int(share * keys), weights 0.2 each at the start (sum "
               "0.8). Ties go to the lower key. lse is that of the four together. Normalising, "

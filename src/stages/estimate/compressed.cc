@@ -31,15 +31,22 @@ std::vector<float> means(const View& v, int64_t b, int64_t h, const Compression&
   return out;
 }
 
-// Probabilities of the first `seen` means -> scores of the first `blocks` blocks.
-void gather(const float* p, int64_t seen, const Compression& how, int64_t blocks, float* out) {
-  for (int64_t j = 0; j < seen; ++j) {
-    const int64_t begin = j * how.stride, end = begin + how.width;
-    for (int64_t c = begin / how.block; c < blocks && c * how.block < end; ++c) {
-      const int64_t overlap = std::min(end, (c + 1) * how.block) - std::max(begin, c * how.block);
-      const float share = float(overlap) / float(how.stride);
-      out[c] = how.maximum ? std::max(out[c], p[j]) : out[c] + share * p[j];
+// Probabilities of the first `seen` means -> scores of the first `blocks` blocks. Means that
+// overlap a block are added in order, each by share[tokens of the overlap].
+void gather(const float* p, int64_t seen, const Compression& how, const std::vector<float>& share,
+            int64_t blocks, float* out) {
+  for (int64_t c = 0; c < blocks; ++c) {
+    const int64_t begin = c * how.block, end = begin + how.block;
+    // The first mean that ends past `begin`, and one past the last that begins before `end`.
+    const int64_t first = begin < how.width ? 0 : (begin - how.width) / how.stride + 1;
+    const int64_t last = std::min(seen, (end - 1) / how.stride + 1);
+    float score = 0;
+    for (int64_t j = first; j < last; ++j) {
+      const int64_t at = j * how.stride;
+      const int64_t overlap = std::min(at + how.width, end) - std::max(at, begin);
+      score = how.maximum ? std::max(score, p[j]) : score + share[size_t(overlap)] * p[j];
     }
+    out[c] = score;
   }
 }
 
@@ -57,8 +64,10 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
   out.heads = p.kv_heads;
   out.rows = p.nq;
   out.cols = (p.nk + how.block - 1) / how.block;
-  out.s.assign(size_t(out.batch * out.heads * out.rows * out.cols),
-               -std::numeric_limits<float>::infinity());
+  out.s.resize(size_t(out.batch * out.heads * out.rows * out.cols));
+  std::vector<float> share;
+  for (int64_t overlap = 0; overlap <= std::min(how.width, how.block); ++overlap)
+    share.push_back(float(overlap) / float(how.stride));
   const int64_t count = p.nk < how.width ? 0 : (p.nk - how.width) / how.stride + 1;
   const int64_t stride = matrix::row_stride(std::max<int64_t>(count, 1));
   for (int64_t b = 0; b < p.batch; ++b)
@@ -70,8 +79,9 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
                            &panels[j / matrix::kPanel * p.dk]);
       parallel_for((p.nq + kRows - 1) / kRows, ctx.threads, [&](int64_t item, int) {
         const int64_t first = item * kRows, rows = std::min(kRows, p.nq - first);
-        std::vector<float> q(size_t(rows * p.dk)), logits(size_t(rows * stride));
-        std::vector<float> total(size_t(rows * stride), 0.0f);
+        static thread_local std::vector<float> q, logits, total;
+        q.resize(size_t(rows * p.dk)), logits.resize(size_t(rows * stride));
+        total.assign(size_t(rows * stride), 0.0f);
         const auto seen = [&](int64_t i) {
           const int64_t keys_seen = x.causal ? first + i + p.offset + 1 : p.nk;
           return keys_seen < how.width ? 0
@@ -95,8 +105,8 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
           const int64_t last = x.causal ? first + i + p.offset : p.nk - 1;
           const int64_t blocks = last < 0 ? 0 : std::min(out.cols, last / how.block + 1);
           float* row = out.row(b, kv, first + i);
-          std::fill_n(row, blocks, 0.0f);
-          gather(&total[i * stride], seen(i), how, blocks, row);
+          gather(&total[i * stride], seen(i), how, share, blocks, row);
+          std::fill(row + blocks, row + out.cols, -std::numeric_limits<float>::infinity());
         }
       });
     }

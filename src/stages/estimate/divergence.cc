@@ -49,7 +49,7 @@ std::vector<double> means(const Ctx& ctx, const View& v, int64_t first, int64_t 
 BlockScores divergence(const Ctx& ctx, const Inputs& x, const VerticalSlash& probe, int block) {
   const StageTimer timer(ctx, "estimate.divergence");
   const Problem& p = x.problem;
-  BlockScores out{p.batch, p.heads, 1, 1, std::vector<float>(size_t(p.batch * p.heads))};
+  BlockScores out{p.batch, p.heads, 1, 1, Scores(size_t(p.batch * p.heads))};
   const int64_t keys = x.causal ? std::clamp<int64_t>(p.offset + p.nq, 0, p.nk) : p.nk;
   const int64_t tiles = (keys + block - 1) / block;
   const std::vector<double> queries =

@@ -113,7 +113,48 @@ TileBits own_chunks(const Problem& p, const Chunks& chunks) {
   return out;
 }
 
+namespace {
+
+constexpr int64_t kTile = 64;
+
+// Whether all chunks are made of whole tiles of kTile keys; the sequence's last one may be short.
+bool of_whole_tiles(const Chunks& chunks, int64_t nk) {
+  for (const Ranges& keys : chunks.keys)
+    for (const Range& r : keys)
+      if (r.begin % kTile != 0 || (r.end % kTile != 0 && r.end != nk)) return false;
+  return true;
+}
+
+// The tiles of every query by itself, and those that all queries of a tile row read whole apart.
+Plan by_tiles(const Ctx& ctx, const Inputs& x, const Chunks& chunks, const TileBits& kept) {
+  const StageTimer timer(ctx, "lists.by_tiles");
+  const Problem& p = x.problem;
+  const int64_t rows = (p.nq + kTile - 1) / kTile, cols = (p.nk + kTile - 1) / kTile;
+  std::vector<int64_t> chunk_of;  // of each tile
+  for (int64_t c = 0; c < cols; ++c) chunk_of.push_back(chunks.of[size_t(c * kTile)]);
+  TileBits whole(kept.batch, kept.heads, rows, cols), single(kept.batch, kept.heads, p.nq, cols);
+  parallel_for(kept.batch * kept.heads * rows, ctx.threads, [&](int64_t item, int) {
+    const int64_t b = item / rows / kept.heads, h = item / rows % kept.heads, r = item % rows;
+    const int64_t first = r * kTile, last = std::min(first + kTile, p.nq);
+    for (int64_t c = 0; c < cols; ++c) {
+      const auto sees = [&](int64_t i) { return !x.causal || c * kTile <= i + p.offset; };
+      const auto reads = [&](int64_t i) { return sees(i) && kept.get(b, h, i, chunk_of[c]); };
+      if (!sees(last - 1)) break;
+      bool all = true;
+      for (int64_t i = first; i < last && all; ++i) all = !sees(i) || reads(i);
+      if (all) whole.set(b, h, r, c);
+      for (int64_t i = first; i < last && !all; ++i)
+        if (reads(i)) single.set(b, h, i, c);
+    }
+  });
+  Plan out = Plan::tiles(p, kTile, kTile, whole);
+  return single.count() == 0 ? out : Plan::same({out, Plan::tiles(p, 1, kTile, single)});
+}
+
+}  // namespace
+
 Plan by_chunk(const Ctx& ctx, const Inputs& x, const Chunks& chunks, const TileBits& kept) {
+  if (of_whole_tiles(chunks, x.problem.nk)) return by_tiles(ctx, x, chunks, kept);
   return by_row(ctx, x, kept.batch, kept.heads,
                 [&](int64_t b, int64_t h, int64_t position, Ranges* out) {
                   for (size_t c = 0; c < chunks.keys.size(); ++c)

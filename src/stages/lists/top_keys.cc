@@ -18,17 +18,47 @@ namespace regard::lists {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr int64_t kRows = 16;  // queries a part
 
-// f(q.k over the first `channels` channels, keys the query sees, list) for every query of every
-// head: single keys.
+// Lists of keys of a few queries, one after the other.
+struct Lists {
+  std::vector<uint32_t> keys;
+  std::vector<int64_t> lengths;
+};
+
+void add(const float* s, int64_t n, const scan::Cut& cut, Lists* out) {
+  const size_t before = out->keys.size();
+  scan::append(s, n, cut, &out->keys);
+  out->lengths.push_back(int64_t(out->keys.size() - before));
+}
+
+// Parts in order make the lists of all queries of every head; they are given up.
+Plan single_keys(const Problem& p, std::vector<Lists>* parts) {
+  IndexList list;
+  list.batch = p.batch, list.heads = p.heads, list.rows = p.nq, list.cols = p.nk;
+  list.bq = list.bk = 1;
+  size_t total = 0;
+  for (const Lists& part : *parts) total += part.keys.size();
+  list.index.reserve(total);
+  list.start.push_back(0);
+  for (Lists& part : *parts) {
+    list.index.insert(list.index.end(), part.keys.begin(), part.keys.end());
+    for (const int64_t n : part.lengths) list.start.push_back(list.start.back() + n);
+    part = {};
+  }
+  return Plan::columns(p, std::move(list));
+}
+
+int64_t parts_of(const Problem& p) { return p.batch * p.heads * ((p.nq + kRows - 1) / kRows); }
+
+// f(q.k over the first `channels` channels, keys that the query sees, number of the part) for every
+// query of every head; the queries of a part come in order.
 template <class F>
-Plan keys_by_logits(const Ctx& ctx, const Inputs& x, int64_t channels, const F& f) {
+void each_logits(const Ctx& ctx, const Inputs& x, int64_t channels, const F& f) {
   const Problem& p = x.problem;
   View q = x.q, k = x.k;
   q.size[3] = k.size[3] = channels;
-  constexpr int64_t kRows = 16;
   const int64_t parts = (p.nq + kRows - 1) / kRows, stride = matrix::row_stride(p.nk);
-  std::vector<std::vector<uint32_t>> kept(size_t(p.batch * p.heads * p.nq));
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
       const matrix::Packed keys = matrix::pack_keys(k, b, kv, ctx.threads);
@@ -46,11 +76,10 @@ Plan keys_by_logits(const Ctx& ctx, const Inputs& x, int64_t channels, const F& 
         for (int64_t i = 0; i < rows; ++i) {
           const int64_t seen =
               x.causal ? std::clamp<int64_t>(first + i + p.offset + 1, 0, p.nk) : p.nk;
-          f(&logits[i * stride], seen, &kept[(b * p.heads + h) * p.nq + first + i]);
+          f(&logits[i * stride], seen, (b * p.heads + h) * parts + item % parts);
         }
       });
     }
-  return Plan::columns(p, keys_of(p, p.batch, p.heads, 1, kept));
 }
 
 // z with P(Z > z) = share for a standard normal Z, by bisection.
@@ -65,14 +94,18 @@ double upper_quantile(double share) {
 
 }  // namespace
 
-Plan top_keys(const Ctx& ctx, const Inputs& x, int64_t count) {
+std::vector<Plan> top_keys(const Ctx& ctx, const Inputs& x, const std::vector<int64_t>& counts) {
   const StageTimer timer(ctx, "lists.top_keys");
   need_one_sequence(x.problem, "top keys");
-  return keys_by_logits(ctx, x, x.problem.dk,
-                        [&](const float* s, int64_t seen, std::vector<uint32_t>* out) {
-                          const auto best = top_indices(s, seen, count);
-                          out->assign(best.begin(), best.end());
-                        });
+  std::vector<std::vector<Lists>> parts(counts.size(),
+                                        std::vector<Lists>(size_t(parts_of(x.problem))));
+  each_logits(ctx, x, x.problem.dk, [&](const float* s, int64_t seen, int64_t part) {
+    for (size_t n = 0; n < counts.size(); ++n)
+      add(s, seen, scan::best(s, seen, counts[n]), &parts[n][size_t(part)]);
+  });
+  std::vector<Plan> out;
+  for (std::vector<Lists>& lists : parts) out.push_back(single_keys(x.problem, &lists));
+  return out;
 }
 
 Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t count) {
@@ -86,12 +119,16 @@ Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t 
   parallel_for(x.problem.nk - std::min(count, x.problem.nk), ctx.threads, [&](int64_t n, int) {
     quantile[count + 1 + n] = upper_quantile(double(count) / double(count + 1 + n));
   });
-  return keys_by_logits(
-      ctx, x, channels, [&](const float* s, int64_t seen, std::vector<uint32_t>* out) {
-        const scan::Moments m = scan::moments(s, seen);
-        const double least = seen <= count ? -kInf : m.mean + quantile[seen] * m.deviation;
-        scan::at_least(s, seen, least, out);
-      });
+  std::vector<Lists> parts(size_t(parts_of(x.problem)));
+  each_logits(ctx, x, channels, [&](const float* s, int64_t seen, int64_t part) {
+    const scan::Moments m = scan::moments(s, seen);
+    const double least = seen <= count ? -kInf : m.mean + quantile[seen] * m.deviation;
+    Lists& out = parts[size_t(part)];
+    const size_t before = out.keys.size();
+    scan::at_least(s, seen, least, &out.keys);
+    out.lengths.push_back(int64_t(out.keys.size() - before));
+  });
+  return single_keys(x.problem, &parts);
 }
 
 Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count) {

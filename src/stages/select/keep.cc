@@ -75,8 +75,14 @@ TileBits where(const Problem& p, int bq, int bk, int64_t heads, const TileRule& 
   TileBits out(1, heads, shape.rows, shape.cols);
   for (int64_t h = 0; h < heads; ++h)
     for (int64_t r = 0; r < out.rows; ++r) {
-      const int64_t last = tile_of(last_position(p, bq, r));
-      for (int64_t own = tile_of(p.offset + r * bq); own <= last; ++own)
+      const int64_t first = tile_of(p.offset + r * bq), last = tile_of(last_position(p, bq, r));
+      // Rows of the same own tiles are alike.
+      if (r > 0 && tile_of(p.offset + (r - 1) * bq) == first &&
+          tile_of(last_position(p, bq, r - 1)) == last) {
+        std::copy_n(out.word(0, h, r - 1), out.words_per_row(), out.word(0, h, r));
+        continue;
+      }
+      for (int64_t own = first; own <= last; ++own)
         for (int64_t c = 0; c < out.cols; ++c)
           if (rule(h, own, c)) out.set(0, h, r, c);
     }

@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "stages/device.h"
 #include "stages/matrix.h"
+#include "stages/scan.h"
 #include "stages/select.h"
 
 namespace regard {
@@ -108,10 +109,31 @@ class Competition {
   const Selector& how_;
 };
 
+// top_k of one row: its bits. Forced ones are kept; they compete where they do not count.
+void best_of_row(const float* scores, int64_t cols, const uint64_t* forced, const Selector& how,
+                 uint64_t* out) {
+  static thread_local std::vector<float> s;
+  s.assign(scores, scores + cols);
+  int64_t count = 0;
+  for (int64_t w = 0; forced && w * 64 < cols; ++w) {
+    out[w] |= forced[w];
+    for (uint64_t bits = how.forced_counts ? forced[w] : 0; bits; bits &= bits - 1) {
+      s[w * 64 + std::countr_zero(bits)] = -kInf;
+      ++count;
+    }
+  }
+  const int64_t wanted = std::max(whole(how.amount, how.round), how.min_count) - count;
+  const int64_t most = how.max_count - count;
+  scan::set_bits(s.data(), cols, scan::best(s.data(), cols, std::min(wanted, most)), out);
+}
+
 }  // namespace
 
 BlockScores on_host(BlockScores scores) {
-  if (scores.device) scores.s = scores.device->fetch();
+  if (scores.device) {
+    const std::vector<float> s = scores.device->fetch();
+    scores.s.assign(s.begin(), s.end());
+  }
   scores.device.reset();
   return scores;
 }
@@ -126,6 +148,22 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
                                                                 : rows;
   TileBits out(scores.batch, scores.heads, scores.rows, scores.cols);
   const TileBits* forced = how.forced;
+  if (how.cut == Selector::Cut::top_k && how.scope == Selector::Scope::row) {
+    constexpr int64_t kRows = 16;  // a work item
+    parallel_for((rows + kRows - 1) / kRows, ctx.threads, [&](int64_t item, int) {
+      for (int64_t row = item * kRows; row < std::min((item + 1) * kRows, rows); ++row) {
+        const int64_t r = row % scores.rows, h = row / scores.rows % scores.heads;
+        const int64_t b = row / scores.rows / scores.heads;
+        Selector own = how;
+        if (how.amounts) own.amount = (*how.amounts)[row];
+        best_of_row(scores.row(b, h, r), scores.cols,
+                    forced ? forced->word(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r)
+                           : nullptr,
+                    own, out.word(b, h, r));
+      }
+    });
+    return out;
+  }
   // Bits of different rows lie in different words, so competitions may write side by side.
   parallel_for(together ? rows / together : 0, ctx.threads, [&](int64_t item, int) {
     const int64_t first = item * together;
@@ -175,22 +213,9 @@ BlockScores row_softmax(BlockScores scores) {
 }
 
 std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k) {
-  // Score and index in one word: ascending words are descending scores, then ascending indices.
-  std::vector<uint64_t> words;
-  words.reserve(size_t(n));
-  for (int64_t i = 0; i < n; ++i) {
-    const float s = rank_of(scores[i]);
-    if (s == -kInf) continue;
-    const auto bits = std::bit_cast<uint32_t>(s + 0.0f);  // -0 becomes 0: they tie
-    const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
-    words.push_back(uint64_t(~ascending) << 32 | uint64_t(i));
-  }
-  k = std::clamp<int64_t>(k, 0, int64_t(words.size()));
-  std::nth_element(words.begin(), words.begin() + k, words.end());
-  std::vector<int64_t> out(words.begin(), words.begin() + k);
-  for (int64_t& i : out) i &= 0xffffffff;
-  std::sort(out.begin(), out.end());
-  return out;
+  std::vector<uint32_t> best;
+  scan::append(scores, n, scan::best(scores, n, k), &best);
+  return {best.begin(), best.end()};
 }
 
 }  // namespace regard

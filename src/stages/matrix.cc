@@ -22,47 +22,11 @@
 #include "core/transpose-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+#include "stages/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace regard::matrix::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-using F = hn::CappedTag<float, kPanel>;
-using V = hn::Vec<F>;
-constexpr F f;
-constexpr int64_t kLanes = int64_t(hn::MaxLanes(F()));
-constexpr int64_t kVectors = kPanel / kLanes;  // a panel's width in vectors
-
-// a * b + c rounded once, on machines without the instruction too.
-HWY_INLINE V Fused(V a, V b, V c) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::Set(f, std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
-#else
-  return hn::MulAdd(a, b, c);
-#endif
-}
-
-// exponential::of, the same operations.
-HWY_INLINE V Exponential(V x) {
-  namespace e = exponential;
-  const hn::RebindToSigned<F> i32;
-  const V n = hn::Round(hn::Mul(x, hn::Set(f, e::kLog2e)));
-  const V r = Fused(n, hn::Set(f, -e::kLn2Low), Fused(n, hn::Set(f, -e::kLn2High), x));
-  V y = hn::Set(f, e::kSeries[0]);
-  REGARD_UNROLL
-  for (int i = 1; i < 8; ++i) y = Fused(y, r, hn::Set(f, e::kSeries[i]));
-  // 2^n in two factors.
-  const auto whole = hn::ConvertTo(i32, n);
-  const auto half = hn::ShiftRight<1>(whole), rest = hn::Sub(whole, half);
-  const auto power = [&](auto k) HWY_ATTR {
-    return hn::BitCast(f, hn::ShiftLeft<23>(hn::Add(k, hn::Set(i32, 127))));
-  };
-  y = hn::Mul(hn::Mul(y, power(half)), power(rest));
-  y = hn::IfThenElse(hn::Gt(x, hn::Set(f, e::kMost)),
-                     hn::Set(f, std::numeric_limits<float>::infinity()), y);
-  y = hn::IfThenZeroElse(hn::Lt(x, hn::Set(f, e::kLeast)), y);
-  return hn::IfThenElse(hn::IsNaN(x), x, y);
-}
 
 // x16: bits of f16 or bf16.
 template <class Half>
@@ -242,17 +206,6 @@ float MaxOf(const float* x, int64_t n) {
   float best = hn::GetLane(hn::MaxOfLanes(f, top));
   for (; c < n; ++c) best = x[c] > best ? x[c] : best;
   return best;
-}
-
-// The upper half of 2 * kWidth sums is added to the lower, until one is left.
-template <int kWidth>
-HWY_INLINE float Fold(float* lane) {
-  const hn::CappedTag<float, kWidth> narrow;
-  for (int l = 0; l < kWidth; l += int(hn::MaxLanes(narrow)))
-    hn::Store(hn::Add(hn::Load(narrow, lane + l), hn::LoadU(narrow, lane + kWidth + l)), narrow,
-              lane + l);
-  if constexpr (kWidth == 1) return lane[0];
-  return Fold<(kWidth > 1 ? kWidth / 2 : 1)>(lane);
 }
 
 float SumOf(const float* x, int64_t n) {

@@ -158,9 +158,8 @@ TEST(Estimate, PooledMeansAreTheirDefinition) {
   }
 }
 
-void check_mass(const Data& d) {
+void check_mass(const Data& d, int bq, int bk) {
   const Problem& p = d.x.problem;
-  const int bq = 16, bk = 24;
   const auto mass = estimate::block_mass({2, nullptr}, d.x, bq, bk);
   const int last = 20;
   const auto probe = estimate::vertical_slash({2, nullptr}, d.x, last);
@@ -185,6 +184,13 @@ void check_mass(const Data& d) {
     }
 }
 
+// Tiles of 24 keys go by way of single probabilities, the others by TileSums.
+void check_mass(const Data& d) {
+  check_mass(d, 16, 24);
+  check_mass(d, 16, 32);
+  check_mass(d, 80, 64);
+}
+
 TEST(Estimate, MassAndProbeAreExactAttention) {
   for (const Case& c : kCases) check_mass(Data(c));
 }
@@ -196,6 +202,8 @@ TEST(Estimate, MassKnowsTheModelsScoreAndNorm) {
     d.x.score.alibi.assign(size_t(c.heads), 0.05f);
     d.x.norm.kind = NormKind::softmax_sink;
     d.x.norm.sink.assign(size_t(c.heads), 0.7f);
+    check_mass(d);
+    d.x.score.alibi.clear();
     check_mass(d);
   }
 }

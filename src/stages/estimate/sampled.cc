@@ -60,36 +60,43 @@ BlockScores empty_scores(const Problem& p, int bq, int bk, bool causal) {
 }
 
 // Adds the tiles of one head. q, k: rows of the sampled tokens.
-void score_head(const Inputs& x, const Side& qs, const Side& ks, const std::vector<float>& q,
-                const std::vector<float>& k, bool normalised, float* scores, int64_t cols) {
+void score_head(const Ctx& ctx, const Inputs& x, const Side& qs, const Side& ks,
+                const std::vector<float>& q, const std::vector<float>& k, bool normalised,
+                float* scores, int64_t cols) {
   const int64_t depth = x.problem.dk, n = int64_t(qs.token.size()), m = int64_t(ks.token.size());
   const int64_t stride = matrix::row_stride(m);
   std::vector<matrix::Line> panels(size_t(matrix::panels(m) * depth));
   for (int64_t j = 0; j < m; j += matrix::kPanel)
     matrix::pack_panel(&k[j * depth], std::min(matrix::kPanel, m - j), depth,
                        &panels[j / matrix::kPanel * depth]);
-  std::vector<float> logits(size_t(qs.per_tile * stride));
-  for (int64_t i0 = 0; i0 < n; i0 += qs.per_tile) {
-    const int64_t rows = std::min(qs.per_tile, n - i0);
-    for (int64_t j = 0; j < matrix::panels(m); ++j)
+  const auto seen_by = [&](int64_t i) {
+    const int64_t position = qs.token[i] + x.problem.offset;
+    return x.causal
+               ? std::upper_bound(ks.token.begin(), ks.token.end(), position) - ks.token.begin()
+               : m;
+  };
+  parallel_for((n + qs.per_tile - 1) / qs.per_tile, ctx.threads, [&](int64_t tile, int) {
+    const int64_t i0 = tile * qs.per_tile, rows = std::min(qs.per_tile, n - i0);
+    static thread_local std::vector<float> logits;
+    logits.resize(size_t(qs.per_tile * stride));
+    for (int64_t j = 0; j < matrix::panels(seen_by(i0 + rows - 1)); ++j)
       matrix::multiply(&q[i0 * depth], rows, depth, &panels[j * depth], &logits[j * matrix::kPanel],
                        stride);
-    float* best = scores + i0 / qs.per_tile * cols;
+    float* const best = scores + tile * cols;
     for (int64_t i = 0; i < rows; ++i) {
-      float* row = &logits[i * stride];
-      const int64_t position = qs.token[i0 + i] + x.problem.offset;
-      const int64_t seen =
-          x.causal ? std::upper_bound(ks.token.begin(), ks.token.end(), position) - ks.token.begin()
-                   : m;
+      float* const row = &logits[i * stride];
+      const int64_t seen = seen_by(i0 + i);
       if (seen == 0) continue;
       matrix::scale_cap(row, seen, x.problem.scale, 0);
       const float sum = matrix::exponentials(row, seen, matrix::max_of(row, seen));
-      for (int64_t j = 0; j < seen; ++j) {
-        float& b = best[j / ks.per_tile];
-        b = std::max(b, normalised ? row[j] / sum : row[j]);
+      for (int64_t c = 0; c * ks.per_tile < seen; ++c) {
+        const int64_t end = std::min((c + 1) * ks.per_tile, seen);
+        float most = 0;  // the greatest quotient is that of the greatest number
+        for (int64_t j = c * ks.per_tile; j < end; ++j) most = std::max(most, row[j]);
+        best[c] = std::max(best[c], normalised ? most / sum : most);
       }
     }
-  }
+  });
 }
 
 // Rows of the sampled tokens, averaged over heads [first, last) of `v`, `group` to one of its
@@ -120,7 +127,7 @@ BlockScores sampled(const Ctx& ctx, const Inputs& x, int bq, int bk, const Sampl
     const int64_t b = bh / p.heads, h = bh % p.heads;
     const Side qs = side(drawn(bq, how.queries, how.seed, h, 0), p.nq, bq, true);
     const Side ks = side(drawn(bk, how.keys, how.seed, h, 1), p.nk, bk, true);
-    score_head(x, qs, ks, mean_rows(x.q, b, h, h + 1, 1, qs.token),
+    score_head(ctx, x, qs, ks, mean_rows(x.q, b, h, h + 1, 1, qs.token),
                mean_rows(x.k, b, h, h + 1, p.group(), ks.token), how.normalised, out.row(b, h, 0),
                out.cols);
   });
@@ -149,7 +156,7 @@ BlockScores proxy_heads(const Ctx& ctx, const Inputs& x, int block, int stride, 
   const int64_t each = p.heads / groups;
   parallel_for(p.batch * groups, ctx.threads, [&](int64_t item, int) {
     const int64_t b = item / groups, h = item % groups * each;
-    score_head(x, qs, ks, mean_rows(x.q, b, h, h + each, 1, qs.token),
+    score_head(ctx, x, qs, ks, mean_rows(x.q, b, h, h + each, 1, qs.token),
                mean_rows(x.k, b, h, h + each, p.group(), ks.token), true, out.row(b, h, 0),
                out.cols);
     for (int64_t other = h + 1; other < h + each; ++other)

@@ -31,21 +31,38 @@ std::vector<float> means(const View& v, int64_t b, int64_t h, const Compression&
   return out;
 }
 
-// Probabilities of the first `seen` means -> scores of the first `blocks` blocks. Means that
-// overlap a block are added in order, each by share[tokens of the overlap].
-void gather(const float* p, int64_t seen, const Compression& how, const std::vector<float>& share,
-            int64_t blocks, float* out) {
+// The means that overlap each block, and by how much: share[j - first] = tokens / stride.
+struct Overlap {
+  int64_t first, last;
+  std::vector<float> share;
+};
+
+std::vector<Overlap> overlaps(const Compression& how, int64_t blocks) {
+  std::vector<Overlap> out;
   for (int64_t c = 0; c < blocks; ++c) {
     const int64_t begin = c * how.block, end = begin + how.block;
-    // The first mean that ends past `begin`, and one past the last that begins before `end`.
-    const int64_t first = begin < how.width ? 0 : (begin - how.width) / how.stride + 1;
-    const int64_t last = std::min(seen, (end - 1) / how.stride + 1);
-    float score = 0;
-    for (int64_t j = first; j < last; ++j) {
+    // From the first mean that ends past `begin` to the last that begins before `end`.
+    Overlap o{begin < how.width ? 0 : (begin - how.width) / how.stride + 1,
+              (end - 1) / how.stride + 1,
+              {}};
+    for (int64_t j = o.first; j < o.last; ++j) {
       const int64_t at = j * how.stride;
-      const int64_t overlap = std::min(at + how.width, end) - std::max(at, begin);
-      score = how.maximum ? std::max(score, p[j]) : score + share[size_t(overlap)] * p[j];
+      const int64_t tokens = std::min(at + how.width, end) - std::max(at, begin);
+      o.share.push_back(float(tokens) / float(how.stride));
     }
+    out.push_back(std::move(o));
+  }
+  return out;
+}
+
+// Probabilities of the first `seen` means -> scores of the first `blocks` blocks.
+void gather(const float* p, int64_t seen, const std::vector<Overlap>& table, bool maximum,
+            int64_t blocks, float* out) {
+  for (int64_t c = 0; c < blocks; ++c) {
+    const Overlap& o = table[size_t(c)];
+    float score = 0;
+    for (int64_t j = o.first; j < std::min(seen, o.last); ++j)
+      score = maximum ? std::max(score, p[j]) : score + o.share[size_t(j - o.first)] * p[j];
     out[c] = score;
   }
 }
@@ -65,9 +82,7 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
   out.rows = p.nq;
   out.cols = (p.nk + how.block - 1) / how.block;
   out.s.resize(size_t(out.batch * out.heads * out.rows * out.cols));
-  std::vector<float> share;
-  for (int64_t overlap = 0; overlap <= std::min(how.width, how.block); ++overlap)
-    share.push_back(float(overlap) / float(how.stride));
+  const std::vector<Overlap> table = overlaps(how, out.cols);
   const int64_t count = p.nk < how.width ? 0 : (p.nk - how.width) / how.stride + 1;
   const int64_t stride = matrix::row_stride(std::max<int64_t>(count, 1));
   for (int64_t b = 0; b < p.batch; ++b)
@@ -105,7 +120,7 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
           const int64_t last = x.causal ? first + i + p.offset : p.nk - 1;
           const int64_t blocks = last < 0 ? 0 : std::min(out.cols, last / how.block + 1);
           float* row = out.row(b, kv, first + i);
-          gather(&total[i * stride], seen(i), how, share, blocks, row);
+          gather(&total[i * stride], seen(i), table, how.maximum, blocks, row);
           std::fill(row + blocks, row + out.cols, -std::numeric_limits<float>::infinity());
         }
       });

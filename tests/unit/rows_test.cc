@@ -119,6 +119,27 @@ TEST(Lists, ByRowIsItsRule) {
     }
 }
 
+TEST(Lists, ByChunkReadsTheKeptChunks) {
+  std::mt19937 g(3);
+  for (const Data& d : problems())
+    for (const int64_t size : {64, 48}) {  // whole tiles, and not
+      const Problem& p = d.x.problem;
+      const lists::Chunks chunks = lists::grid_chunks(p, {0, 1, 1}, {size, 1, 1});
+      TileBits kept(p.batch, p.heads, p.nq, int64_t(chunks.keys.size()));
+      // Runs of queries that agree, so that some tiles are whole.
+      for (int64_t h = 0; h < p.heads; ++h)
+        for (int64_t c = 0; c < kept.cols; ++c)
+          for (int64_t i = 0, on = g() % 2; i < p.nq; ++i, on ^= g() % 40 == 0)
+            kept.set(0, h, i, c, on);
+      const Plan plan = lists::by_chunk({2, nullptr}, d.x, chunks, kept);
+      const BitMask got = pairs_of(plan, d.x.causal);
+      for (int64_t h = 0; h < p.heads; ++h)
+        for (int64_t i = 0; i < p.nq; ++i)
+          for (int64_t j = 0; j < p.nk; ++j)
+            ASSERT_EQ(got.get(0, h, i, j), d.sees(i, j) && kept.get(0, h, i, chunks.of[size_t(j)]));
+    }
+}
+
 TEST(Lists, PiecesCoverTheSequence) {
   const std::vector<int64_t> starts = lists::cuts(5, 10, 32);
   EXPECT_EQ(starts, (std::vector<int64_t>{5, 15, 25, 32}));

@@ -1,5 +1,6 @@
 // Rules by token -> whole tiles and single keys. See lists.h.
 #include <algorithm>
+#include <numeric>
 
 #include "core/parallel.h"
 #include "stages/lists.h"
@@ -148,8 +149,14 @@ Plan by_position_singly(const Ctx& ctx, const Inputs& x, const PositionRule& rul
     Ranges row;
     rule(0, position, &row);
     normalise(x.causal ? std::clamp<int64_t>(position + 1, 0, p.nk) : p.nk, &row);
-    for (const Range& r : row)
-      for (int64_t j = r.begin; j < r.end; ++j) keys[i].push_back(uint32_t(j));
+    size_t total = 0;
+    for (const Range& r : row) total += size_t(r.end - r.begin);
+    keys[i].resize(total);
+    auto to = keys[i].begin();
+    for (const Range& r : row) {
+      std::iota(to, to + (r.end - r.begin), uint32_t(r.begin));
+      to += r.end - r.begin;
+    }
   });
   return Plan::columns(p, keys_of(p, 1, 1, 1, keys));
 }

@@ -18,7 +18,7 @@ Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_
   out.batch = x.size[0], out.heads = x.size[1], out.n = x.size[2];
   out.count = int64_t(1) << projections;
   out.label.resize(size_t(out.batch * out.heads * out.n));
-  const Directions directions(projections, x.size[3], seed, 0);
+  const Directions directions(projections, x.size[3], seed, 0, ctx.threads);
   directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, const float* dots) {
     uint32_t bits = 0;
     for (int64_t d = 0; d < projections; ++d) bits |= uint32_t(dots[d] > 0) << d;

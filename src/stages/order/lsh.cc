@@ -2,6 +2,8 @@
 // stand among them, so a strip of queries needs nothing of the queries before it.
 #include <algorithm>
 #include <bit>
+#include <limits>
+#include <utility>
 
 #include "core/parallel.h"
 #include "stages/order.h"
@@ -10,6 +12,27 @@
 #include "stages/rows.h"
 
 namespace regard::order {
+namespace {
+
+// The least and the greatest of n numbers; NaN is passed over. Without branches, so that it runs on
+// vectors.
+std::pair<float, float> extremes(const float* x, int64_t n) {
+  constexpr int64_t kPart = 16;
+  float least[kPart], most[kPart];
+  std::fill_n(least, kPart, std::numeric_limits<float>::infinity());
+  std::fill_n(most, kPart, -std::numeric_limits<float>::infinity());
+  const auto add = [&](float y, int64_t l) {
+    least[l] = y < least[l] ? y : least[l];
+    most[l] = y > most[l] ? y : most[l];
+  };
+  int64_t c = 0;
+  for (; c + kPart <= n; c += kPart)
+    for (int64_t l = 0; l < kPart; ++l) add(x[c + l], l);
+  for (; c < n; ++c) add(x[c], 0);
+  return {*std::min_element(least, least + kPart), *std::max_element(most, most + kPart)};
+}
+
+}  // namespace
 
 Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed) {
   const StageTimer timer(ctx, "order.lsh");
@@ -19,14 +42,12 @@ Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_
   out.count = buckets == 1 ? 1 : 2 * half;
   out.label.assign(size_t(out.batch * out.heads * out.n), 0);
   if (buckets == 1) return out;
-  const Directions directions(half, x.size[3], seed, round);
-  directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, float* dots) {
-    const float high = matrix::max_of(dots, half);
-    const int64_t first = index_of(dots, half, high);
-    for (int64_t c = 0; c < half; ++c) dots[c] = -dots[c];
-    const float low = matrix::max_of(dots, half);
-    // The first of the greatest; 0 where all are NaN.
-    const int64_t best = low > high ? half + index_of(dots, half, low) : first % half;
+  const Directions directions(half, x.size[3], seed, round, ctx.threads);
+  directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, const float* dots) {
+    const auto [low, high] = extremes(dots, half);
+    // The first of the greatest of both signs; 0 where all are NaN.
+    const int64_t best =
+        -low > high ? half + index_of(dots, half, low) : index_of(dots, half, high) % half;
     out.row(b, h)[i] = int32_t(best);
   });
   return out;

@@ -12,16 +12,16 @@ namespace regard::order {
 // `count` directions of `depth` standard normal numbers: random_normal(seed, stream, direction, n).
 class Directions {
  public:
-  Directions(int64_t count, int64_t depth, int64_t seed, int64_t stream)
+  Directions(int64_t count, int64_t depth, int64_t seed, int64_t stream, int threads)
       : count_(count), depth_(depth), lines_(size_t(matrix::panels(count) * depth)) {
-    std::vector<float> rows(size_t(matrix::kPanel * depth));
-    for (int64_t first = 0; first < count; first += matrix::kPanel) {
-      const int64_t live = std::min(matrix::kPanel, count - first);
+    parallel_for(matrix::panels(count), threads, [&](int64_t panel, int) {
+      std::vector<float> rows(size_t(matrix::kPanel * depth));
+      const int64_t first = panel * matrix::kPanel, live = std::min(matrix::kPanel, count - first);
       for (int64_t d = 0; d < live; ++d)
         for (int64_t n = 0; n < depth; ++n)
           rows[d * depth + n] = float(random_normal(seed, stream, first + d, n));
-      matrix::pack_panel(rows.data(), live, depth, &lines_[first / matrix::kPanel * depth]);
-    }
+      matrix::pack_panel(rows.data(), live, depth, &lines_[panel * depth]);
+    });
   }
 
   // Calls f(b, h, token, dots[count]) for every token of every head.

@@ -72,13 +72,16 @@ std::vector<std::vector<int64_t>> members(const View& tokens, int64_t b, int64_t
                                           const float* centroid, int64_t count, int64_t window) {
   const int64_t n = tokens.size[2], depth = tokens.size[3], stride = matrix::row_stride(n);
   const matrix::Packed packed = matrix::pack_keys(tokens, b, h, 1);
+  constexpr int64_t kRows = 8;  // centroids at once
   std::vector<std::vector<int64_t>> out;
-  std::vector<float> dots(static_cast<size_t>(stride));
-  for (int64_t c = 0; c < count; ++c) {
+  std::vector<float> dots(size_t(kRows * stride));
+  for (int64_t c0 = 0; c0 < count; c0 += kRows) {
+    const int64_t rows = std::min(kRows, count - c0);
     for (int64_t panel = 0; panel < matrix::panels(n); ++panel)
-      matrix::multiply(centroid + c * depth, 1, depth, packed.panel(panel),
+      matrix::multiply(centroid + c0 * depth, rows, depth, packed.panel(panel),
                        &dots[panel * matrix::kPanel], stride);
-    out.push_back(top_indices(dots.data(), n, std::min(window, n)));
+    for (int64_t c = 0; c < rows; ++c)
+      out.push_back(top_indices(&dots[c * stride], n, std::min(window, n)));
   }
   return out;
 }

@@ -162,7 +162,8 @@ Plan exact_plan(const Inputs& x, const MaskPart& mask) {
 
 int layer_of(const ggml_tensor* op) {
   const ggml_tensor* k = op->src[1];
-  while (k->view_src) k = k->view_src;
+  // A cache in f32 comes as a copy in f16.
+  while (k->view_src || k->op == GGML_OP_CPY) k = k->view_src ? k->view_src : k->src[0];
   const std::string_view name = k->name;
   const size_t at = name.rfind("_l");
   if (at == std::string_view::npos) return -1;

@@ -29,8 +29,8 @@ REGARD_DEFINE_RECIPE(proxyattn) {
           .name = "proxyattn",
           .title = "ProxyAttn: averaged heads score blocks for all",
           .family = "dynamic",
-          .paper = "ProxyAttn: Guided Sparse Attention via Representative Heads (authors not "
-                   "looked up), ICLR 2026, arXiv 2509.24745",
+          .paper = "Wang et al., ProxyAttn: Guided Sparse Attention via Representative Heads, "
+                   "ICLR 2026, arXiv 2509.24745",
           .year = 2025,
           .phase = "prefill",
           .summary =
@@ -45,7 +45,8 @@ REGARD_DEFINE_RECIPE(proxyattn) {
               "Certain: averaged heads, sampled tokens, largest probability of a block, budgets "
               "by head from the last queries. Our reading: the first token of each stride, the "
               "budget's share rounded up over the blocks a row sees, first and own block on top "
-              "of it, and the defaults. The authors' repository could not be read.",
+              "of it, and the defaults. The authors name a repository (wyxstriker/ProxyAttn), of "
+              "which no copy could be had: what its code does otherwise is not known here.",
           .needs = {"single"},
           .twin = "gamma=2",
           .sweep = {"gamma", {0.7, 0.8, 0.9, 0.95}},

@@ -63,6 +63,7 @@ struct Call {
   int32_t tiles;    // tiles of kRows packed rows a head
   int32_t works;    // tiles * packed heads * batch (or sequences)
   int32_t section;  // (batch, head) pairs whose K and V should stay in L2 together
+  int32_t late;     // tiles of rows a head, the shortest, that come after all others
   // Key j is read by query i when j < nk, j < i + right and (j >= i + left or j < sink).
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;

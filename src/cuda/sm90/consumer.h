@@ -28,6 +28,12 @@ class Consumer {
     float max[2], sum[2], limit[2];
     bool rare;
   };
+  // A step as the consumers follow it: a copy, as its slot is given back on the way.
+  struct Part {
+    Step step;
+    int slot;    // of its work
+    bool first;  // of its work
+  };
 
   __device__ Consumer(const Call& c, Storage<S>& m)
       : c_(c),
@@ -46,69 +52,16 @@ class Consumer {
     Accumulator o;
     Scores s;
     Weights p;
-    Stats now;
     bool more = next_work();
     while (more) {
-      ptx::wait(k_full(), k_.phase);
-      issue_qk(s);
-      clear(now);
-      float shrink[2];
-      const Step first = m_.step[k_.slot];  // a copy: its slot is given back on the way
-      softmax<0>(s, now, shrink, first, __any_sync(~0u, first.mask));
-      to_weights(s, p);
-
-      // p: the weights of step t of work `slot`.
-      int t = 0, slot = work_slot_;
-      bool k_here = false, v_here = false;
-      while (true) {
-        const bool add = t > 0;
-        bool last = false;  // p is its work's last step; s will be the next work's first
-        if (++t == steps_) {
-          if constexpr (!S::kQRegisters) give_back_q();
-          last = true;
-          t = 0;
-          more = kStream && next_work();
-          if (!more) break;
-        }
-        if (!k_here) ptx::wait(k_full(), k_.phase);
-        const Step step = m_.step[k_.slot];
-        const bool masked = __any_sync(~0u, step.mask);
-        if (!v_here) ptx::wait(v_full(), v_.phase);
-        my_turn();
-        issue_qk(s);
-        issue_pv(o, p, add);
-        my_turn_ends();
-        const Stats before = now;
-        if (last) clear(now);
-        const bool moved = softmax<1>(s, now, shrink, step, masked);
-        k_here = ptx::over(k_full(), k_.phase);
-        // Repeated in every branch: in one block the compiler moves it before the exponentials.
-        wgmma::pin(s);
-        wgmma::pin(now.sum);
-        if (last) {
-          wgmma::wait<0>();
-          wgmma::pin(o);
-          store(o, before, slot);
-          slot = work_slot_;
-        } else if (moved) {
-          wgmma::wait<0>();
-          wgmma::pin(o);
-          rescale(o, shrink);
-        } else {
-          wgmma::wait<0>();
-          wgmma::pin(o);
-        }
-        give_back_v();
-        v_here = ptx::over(v_full(), v_.phase);
-        to_weights(s, p);
-      }
+      step<true>(o, s, p);
+      while (step<false>(o, s, p)) continue;
       ptx::wait(v_full(), v_.phase);
-      issue_pv(o, p, steps_of(slot) > 1);
-      wgmma::wait<0>();
-      wgmma::pin(o);
+      issue_pv(o, p);
+      arrive(o);
       give_back_v();
-      store(o, now, slot);
-      if constexpr (!kStream) more = next_work();
+      store(o, now_, weighed_.slot);
+      more = !kStream && next_work();
     }
     const int warp = threadIdx.x / 32 - 4;
     if (lane_ == 0) ptx::wait_writes();
@@ -157,6 +110,7 @@ class Consumer {
       work_slot_ = next_slot_;
       next_slot_ = (next_slot_ + 1) % kWorkSlots;
       steps_ = __shfl_sync(~0u, m_.work[work_slot_].steps, 0);
+      t_ = 0;
       if (steps_ < 0) return false;
       if (steps_ > 0) {
         if constexpr (S::kQRegisters) {
@@ -169,6 +123,54 @@ class Consumer {
       give_back_q();
     }
   }
+  // Whether there is a step t_ of this work or, where works form a stream, of the next.
+  __device__ __forceinline__ bool next() {
+    if (t_ < steps_) return true;
+    if constexpr (!S::kQRegisters) give_back_q();
+    return kStream && next_work();
+  }
+
+  // The scores of the next step become weights, under the products of the weights before. kFirst:
+  // there are none before. False: there is no next step.
+  template <bool kFirst>
+  __device__ __forceinline__ bool step(Accumulator& o, Scores& s, Weights& p) {
+    if (!next()) return false;
+    if (!k_here_) ptx::wait(k_full(), k_.phase);
+    if (!kFirst && !v_here_) ptx::wait(v_full(), v_.phase);
+    const Part part = {m_.step[k_.slot], work_slot_, kFirst || (kStream && t_ == 0)};
+    ++t_;
+    my_turn();
+    issue_qk(s);
+    if constexpr (!kFirst) issue_pv(o, p);
+    my_turn_ends();
+    const Stats before = now_;
+    if (part.first) clear(now_);
+    float shrink[2];
+    const bool moved = softmax<!kFirst>(s, shrink, part);
+    // Repeated in every branch: in one block the compiler moves it before the exponentials.
+    wgmma::pin(s);
+    wgmma::pin(now_.sum);
+    if constexpr (!kFirst) {
+      if (!moved) {
+        arrive(o);
+      } else if (arrive(o); part.first) {
+        store(o, before, weighed_.slot);
+      } else {
+        rescale(o, shrink);
+      }
+      give_back_v();
+    }
+    k_here_ = ptx::over(k_full(), k_.phase);
+    v_here_ = ptx::over(v_full(), v_.phase);
+    to_weights(s, p);
+    weighed_ = part;
+    return true;
+  }
+  __device__ __forceinline__ void arrive(Accumulator& o) {
+    wgmma::wait<0>();
+    wgmma::pin(o);
+  }
+
   __device__ __forceinline__ void give_back_q() {
     __syncwarp();
     if (lane_ == 0) ptx::arrive(&m_.q_empty[q_.slot]);
@@ -217,14 +219,14 @@ class Consumer {
   }
 
   // O (+)= P V
-  __device__ __forceinline__ void issue_pv(Accumulator& o, Weights& p, bool add) {
+  __device__ __forceinline__ void issue_pv(Accumulator& o, Weights& p) {
     wgmma::pin(o);
     wgmma::fence();
     const uint64_t b = wgmma::moved(wgmma::mn_major(at(offsetof(Storage<S>, v)), S::kKeys * 128),
                                     v_.slot * S::kKvBytes);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), add || i > 0);
+      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), !weighed_.first || i > 0);
     }
     wgmma::commit();
   }
@@ -232,15 +234,13 @@ class Consumer {
   static __device__ __forceinline__ void clear(Stats& x) {
     x = Stats{{-INFINITY, -INFINITY}, {0, 0}, {-INFINITY, -INFINITY}, true};
   }
-  __device__ __forceinline__ int steps_of(int slot) const { return m_.work[slot].steps; }
   __device__ __forceinline__ int query(const Work& w, int half) const {
     return (w.row + row_ + 8 * half) >> c_.pack;
   }
 
   // Forbidden pairs to -inf. Element i of a row is column 8 (i / 2) + 2 (lane % 4) + i % 2 of the
   // step; `high` and `low` count columns of each piece.
-  __device__ __forceinline__ void mask(Scores& s, const Step& step) {
-    const Work& w = m_.work[work_slot_];
+  __device__ __forceinline__ void mask(Scores& s, const Step& step, const Work& w) {
     const int first = 2 * (lane_ & 3);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -267,8 +267,7 @@ class Consumer {
   }
 
   // Score hooks: logits in log2 units, after the soft-cap and with ALiBi.
-  __device__ __forceinline__ void hook(Scores& s, const Step& step) {
-    const Work& w = m_.work[work_slot_];
+  __device__ __forceinline__ void hook(Scores& s, const Step& step, const Work& w) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = query(w, half) + w.shift;
@@ -294,19 +293,13 @@ class Consumer {
     return fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
   }
 
-  // Four chains side by side, because one waits for its own latency.
-  __device__ __forceinline__ void row_max(const Scores& s, float (&top)[2]) const {
+  // Of this thread's scores alone. Four chains side by side, because one waits for its own latency.
+  __device__ __forceinline__ void thread_max(const Scores& s, float (&top)[2]) const {
     float a[4] = {s[0], s[1], s[2], s[3]};
 #pragma unroll
     for (int i = 4; i < S::kKeys / 2; ++i) a[i % 4] = fmaxf(a[i % 4], s[i]);
     top[0] = fmaxf(a[0], a[1]);
     top[1] = fmaxf(a[2], a[3]);
-#pragma unroll
-    for (int lane = 1; lane <= 2; lane *= 2) {
-      const float x = __shfl_xor_sync(~0u, top[0], lane), y = __shfl_xor_sync(~0u, top[1], lane);
-      top[0] = fmaxf(top[0], x);
-      top[1] = fmaxf(top[1], y);
-    }
   }
 
   // s = exp2(scale s - max), and its sums by row.
@@ -331,16 +324,17 @@ class Consumer {
   // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
   // `o` must shrink.
   template <int kLater>
-  __device__ __forceinline__ bool softmax(Scores& s, Stats& now, float (&shrink)[2], Step step,
-                                          bool masked) {
+  __device__ __forceinline__ bool softmax(Scores& s, float (&shrink)[2], const Part& part) {
     constexpr float kLarge = 64;
+    Stats& now = now_;
     wgmma::wait<kLater>();
     wgmma::pin(s);
     give_back_k();
-    if constexpr (S::kHooks) hook(s, step);
-    if (masked) mask(s, step);
+    const Work& w = m_.work[part.slot];
+    if constexpr (S::kHooks) hook(s, part.step, w);
+    if (__any_sync(~0u, part.step.mask)) mask(s, part.step, w);
     float top[2];
-    row_max(s, top);
+    thread_max(s, top);
     float scale = c_.scale_log2;
     float m[2] = {now.max[0] * scale, now.max[1] * scale};
     const bool moved = __any_sync(~0u, top[0] > now.limit[0] || top[1] > now.limit[1] || now.rare);
@@ -348,6 +342,8 @@ class Consumer {
       bool large = false, none = false;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 1));
+        top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 2));
         const float to = fmaxf(now.max[half], top[half]);
         shrink[half] = to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * scale);
         now.sum[half] *= shrink[half];
@@ -394,7 +390,10 @@ class Consumer {
   Ring<S::kQStages> q_;
   Ring<S::kKvStages> k_, v_;
   uint32_t q_registers_[S::kQRegisters ? S::kD / 4 : 1];
-  int work_slot_ = 0, next_slot_ = 0, steps_ = 0;
+  int work_slot_ = 0, next_slot_ = 0, steps_ = 0, t_ = 0;  // t_: the work's next step
+  Part weighed_;                                           // what the weights are of
+  Stats now_;
+  bool k_here_ = false, v_here_ = false;  // asked early, for the next step
 };
 
 }  // namespace regard::cuda::sm90

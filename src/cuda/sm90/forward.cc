@@ -54,26 +54,38 @@ bool fits(const Params& p, const Instance& i) {
   return p.bk % i.piece == 0 && (static_cast<int64_t>(p.bq) << packing(p, i.rows)) % i.rows == 0;
 }
 
+// Tiles of rows a head, and works in all.
+struct Grid {
+  int pack, tiles, pairs, works;
+};
+Grid grid(const Params& p, int rows_a_tile) {
+  const int pack = packing(p, rows_a_tile);
+  const int64_t rows = (p.cu_q ? p.max_nq : p.nq) << pack;
+  const int tiles = static_cast<int>((rows + rows_a_tile - 1) / rows_a_tile);
+  const int pairs = (p.heads >> pack) * (p.cu_q ? p.sequences : p.batch);
+  return {pack, tiles, pairs, tiles * pairs};
+}
+
+// At head size 128, three warpgroups hide each other's latencies, but a tile of 192 rows takes
+// longer to begin and to end: it is for rows that read many keys, and where its rounds of works
+// are at most a twentieth longer in all than those of 128 rows.
+bool pays(const Params& p, const Instance& x) {
+  if (p.force || x.d != 128 || x.rows != 192) return true;
+  if (p.cu_q) return false;  // lengths are not known here
+  const int64_t window = p.left < 0 ? p.nk : std::min(p.nk, p.left + p.sink + 1);
+  const int64_t keys = p.right < 0 ? window : std::min(window, p.nk - p.nq / 2);
+  const auto rounds = [&](int rows) { return (grid(p, rows).works + p.sms - 1) / p.sms * rows; };
+  return keys >= 4096 && rounds(192) <= 1.05 * rounds(128);
+}
+
 const Instance* choose(const Params& p) {
   const Instance* best = nullptr;
   for (int i = 0; i < kInstanceCount; ++i) {
     const Instance& x = *kInstances[i];
     if (p.force && std::strcmp(p.force, x.name) != 0) continue;
-    if (!best && fits(p, x)) best = &x;
+    if (!best && fits(p, x) && pays(p, x)) best = &x;
   }
   return best;
-}
-
-// Tiles of rows a head, and works in all.
-struct Grid {
-  int pack, tiles, pairs, works;
-};
-Grid grid(const Params& p, const Instance& x) {
-  const int pack = packing(p, x.rows);
-  const int64_t rows = (p.cu_q ? p.max_nq : p.nq) << pack;
-  const int tiles = static_cast<int>((rows + x.rows - 1) / x.rows);
-  const int pairs = (p.heads >> pack) * (p.cu_q ? p.sequences : p.batch);
-  return {pack, tiles, pairs, tiles * pairs};
 }
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
@@ -160,13 +172,13 @@ std::string refusal(const Params& p) {
 
 size_t workspace(const Params& p) {
   const Instance* x = choose(p);
-  return kCleared + size_t{4} * (x->rows / 16) * grid(p, *x).works;
+  return kCleared + size_t{4} * (x->rows / 16) * grid(p, x->rows).works;
 }
 
 void forward(const Params& p, cudaStream_t stream) {
   if (const std::string why = refusal(p); !why.empty()) throw Error(why);
   const Instance& x = *choose(p);
-  const auto [pack, tiles, pairs, works] = grid(p, x);
+  const auto [pack, tiles, pairs, works] = grid(p, x.rows);
   const int turns = 1 << pack;
   Call c{};
   const auto rows = [&](CUtensorMap* map, const Tensor& t, int d, int rows_a_box) {
@@ -227,6 +239,11 @@ void forward(const Params& p, cudaStream_t stream) {
   c.scale_log2 = x.hooks ? 1.f : p.scale * kLog2e;
   c.unscale_log2 = 1 / c.scale_log2;
   const int blocks = std::min(c.works, p.sms * x.blocks);
+  // A triangle's last section alone would leave multiprocessors without work beside its long ones.
+  // The late tiles hold 0.4 of what all blocks do in the time of the longest one.
+  if (p.right >= 0 && p.left < 0 && !p.start && c.works > blocks) {
+    c.late = std::min(tiles / 2, static_cast<int>(std::sqrt(0.8 * blocks * tiles / pairs)));
+  }
   if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);
   c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;
   x.launch(c, blocks, stream);

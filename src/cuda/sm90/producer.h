@@ -88,15 +88,19 @@ class Steps {
   int begin_ = 0, end_ = 0, sinks_ = 0;
 };
 
-// Work number -> rows. Inside a section, longest (last) tiles first; false: no such rows.
+// Work number -> rows. Inside a section, longest (last) tiles first; the `late` tiles of all heads
+// come last, so that short works fill the end. False: no such rows.
 template <class S>
 __device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
-  const int a_section = c.section * c.tiles;
-  const int section = number / a_section, inside = number % a_section;
   const int pairs = c.works / c.tiles;  // (batch, head) pairs
-  const int wide = min(c.section, pairs - section * c.section);
-  const int pair = section * c.section + inside % wide;
-  w.row = (c.tiles - 1 - inside / wide) * S::kRows;
+  const int early = pairs * (c.tiles - c.late);
+  const bool late = number >= early;
+  const int most = late ? pairs : c.section, tiles = late ? c.late : c.tiles - c.late;
+  const int section = late ? 0 : number / (most * tiles);
+  const int inside = number - (late ? early : section * most * tiles);
+  const int wide = min(most, pairs - section * most);
+  const int pair = section * most + inside % wide;
+  w.row = ((late ? c.late : c.tiles) - 1 - inside / wide) * S::kRows;
   w.head = pair % c.heads;
   w.batch = pair / c.heads;
   w.number = number;

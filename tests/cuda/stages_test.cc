@@ -98,7 +98,8 @@ int64_t different(const float* a, const float* b, size_t n) {
            !(std::isnan(a[i]) && std::isnan(b[i]));
   return out;
 }
-int64_t different(const std::vector<float>& a, const std::vector<float>& b) {
+template <class A>
+int64_t different(const std::vector<float, A>& a, const std::vector<float, A>& b) {
   return a.size() != b.size() ? -1 : different(a.data(), b.data(), a.size());
 }
 

@@ -295,7 +295,7 @@ TEST(Select, AmountsAreOneACompetition) {
 }
 
 TEST(Select, AdaptiveBudgetsKeepTheMean) {
-  BlockScores mass{1, 4, 1, 10, std::vector<float>(40, 0.1f)};
+  BlockScores mass{1, 4, 1, 10, Scores(40, 0.1f)};
   for (int c = 0; c < 10; ++c) mass.s[c] = c < 2 ? 1.0f : 0.0f;  // head 0: all mass in two tiles
   const TileBits kept = select({1, nullptr}, mass, {.cut = Selector::Cut::top_k, .amount = 2});
   const std::vector<double> got = adaptive_budgets(mass, kept, 0.8);

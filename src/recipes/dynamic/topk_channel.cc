@@ -10,10 +10,8 @@ struct Params {
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
-  std::vector<int64_t> counts;
-  for (const double share : {p.k1, p.k2, p.k3, p.k4})
-    counts.push_back(int64_t(share * double(x.problem.nk)));
-  return Plan::gated(lists::top_keys(ctx, x, counts),
+  const auto keys = [&](double share) { return int64_t(share * double(x.problem.nk)); };
+  return Plan::gated(lists::top_keys(ctx, x, {keys(p.k1), keys(p.k2), keys(p.k3), keys(p.k4)}),
                      estimate::constant_gate(x.problem, {p.w1, p.w2, p.w3, p.w4}));
 }
 

@@ -46,13 +46,13 @@ Moments Sums(const float* HWY_RESTRICT x, int64_t n, double shift) {
           hn::GetLane(hn::SumOfLanes(d, squares))};
 }
 
-// Numbers [j, j + kLanes) of those kept -> out, and how many; writes kLanes of them. Through a
-// register: AMD's compressing store to memory takes over a hundred cycles. kRare: mostly none is.
-template <bool kRare, class M>
+// Numbers [j, j + kLanes) of those kept -> out, and how many. Through a register: AMD's compressing
+// store to memory takes over a hundred cycles. Writes kLanes numbers where any is kept.
+template <class M>
 HWY_INLINE int64_t Keep(M keep, int64_t j, uint32_t* HWY_RESTRICT out) {
   const hn::ScalableTag<float> f;
   const hn::ScalableTag<uint32_t> u;
-  if (kRare && hn::AllFalse(f, keep)) return 0;
+  if (hn::AllFalse(f, keep)) return 0;
   hn::StoreU(hn::Compress(hn::Iota(u, uint32_t(j)), hn::RebindMask(u, keep)), u, out);
   return int64_t(hn::CountTrue(f, keep));
 }
@@ -62,7 +62,7 @@ int64_t AtLeast(const float* HWY_RESTRICT x, int64_t n, float least, uint32_t* H
   const hn::ScalableTag<float> f;
   int64_t count = 0, j = 0;
   for (; j + kLanes <= n; j += kLanes)
-    count += Keep<false>(hn::Ge(hn::LoadU(f, x + j), hn::Set(f, least)), j, out + count);
+    count += Keep(hn::Ge(hn::LoadU(f, x + j), hn::Set(f, least)), j, out + count);
   for (; j < n; ++j)
     if (x[j] >= least) out[count++] = uint32_t(j);
   return count;
@@ -75,7 +75,7 @@ int64_t Above(const float* HWY_RESTRICT x, int64_t from, int64_t n, float least,
   const hn::ScalableTag<float> f;
   int64_t j = from, found = 0;
   for (; j + kLanes <= n && found + kLanes <= room; j += kLanes)
-    found += Keep<true>(hn::Gt(hn::LoadU(f, x + j), hn::Set(f, least)), j, out + found);
+    found += Keep(hn::Gt(hn::LoadU(f, x + j), hn::Set(f, least)), j, out + found);
   for (; j < n && j + kLanes > n && found < room; ++j)
     if (x[j] > least) out[found++] = uint32_t(j);
   *count = found;
@@ -107,7 +107,7 @@ int64_t Append(const float* HWY_RESTRICT x, int64_t n, float least, int64_t last
       one();
       continue;
     }
-    count += Keep<false>(Passes(f, hn::LoadU(f, x + j), least, j <= last), j, out + count);
+    count += Keep(Passes(f, hn::LoadU(f, x + j), least, j <= last), j, out + count);
     j += kLanes;
   }
   return count;

@@ -86,8 +86,10 @@ class Attend {
   }
 
   void Step(const Panel& p) {
-    const int keys = p.reads_until(tile_), vecs = round_up(keys, kLanes) / kLanes;
-    product_.Scores(p, vecs);
+    // Keys [from, keys) of the tile, `vecs` vectors of them.
+    const int from = p.reads_from(tile_, kPanel), keys = p.reads_until(tile_);
+    const int vecs = (round_up(keys, kLanes) - from) / kLanes;
+    product_.Scores(p, from, vecs);
     const bool full = tile_.n % kLanes == 0 && p.reads_all(tile_);
     const bool bare = full && c_.bare && !(c_.mask && tile_.some_forbidden);
     std::array<uint64_t, kMaxRows> forbidden = {};
@@ -95,13 +97,14 @@ class Attend {
     int64_t h = p.first % t_.heads, i = p.first / t_.heads;
     for (int r = 0; r < p.live; ++r) {
       const int64_t row = p.first + r;
-      float* s = m_.scores + r * kKeys;
+      float* all = m_.scores + r * kKeys;
       if (!bare) {
         ScoreRow(c_, tile_, c_.w.key_bias ? m_.key_bias : nullptr, t_.b, t_.h0 + h, t_.query(i, h),
-                 full, vecs, s);
+                 full, from / kLanes + vecs, all);
       }
+      float* s = all + from;
       if (++h == t_.heads) h = 0, ++i;
-      if (!finite_) forbidden[r] = Forbidden(s, keys);
+      if (!finite_) forbidden[r] = Forbidden(all, from, keys);
       if (c_.value_skip > 0) skipped |= uint32_t(Skips(s, vecs, m_.max[row])) << r;
       float *sum = m_.sum + row * kLanes, *o = m_.acc + row * width_;
       if (c_.sigmoid) {
@@ -112,12 +115,12 @@ class Attend {
         SoftmaxRow<Arithmetic, 0>(s, vecs, m_.max + row, sum, o, width_);
       }
     }
-    product_.Weights(p, vecs);
+    product_.Weights(p, from, vecs);
     if (skipped == (1u << p.live) - 1) return;
     for (int r = 0; skipped >> r != 0; ++r)
       if (skipped >> r & 1) product_.Forget(r), forbidden[r] = ~0ull;
     if (finite_) {
-      product_.AddValues(p, keys, m_.acc + p.first * width_, width_);
+      product_.AddValues(p, from, keys, m_.acc + p.first * width_, width_);
     } else {
       for (int r = 0; r < p.live; ++r) AddValues(r, forbidden[r], m_.acc + (p.first + r) * width_);
     }
@@ -132,10 +135,10 @@ class Attend {
     return true;
   }
 
-  // Of the tile's keys; those past `keys` have no score.
-  static uint64_t Forbidden(const float* s, int keys) {
-    uint64_t bits = keys < kKeys ? ~uint64_t{0} << keys : 0;
-    for (int j = 0; j < keys; ++j) bits |= uint64_t(s[j] == -kInf) << j;
+  // Of the tile's keys; those before `from` and past `keys` have no score.
+  static uint64_t Forbidden(const float* s, int from, int keys) {
+    uint64_t bits = (keys < kKeys ? ~uint64_t{0} << keys : 0) | ((uint64_t{1} << from) - 1);
+    for (int j = from; j < keys; ++j) bits |= uint64_t(s[j] == -kInf) << j;
     return bits;
   }
 

@@ -68,12 +68,15 @@ class F32 : Operands {
   bool PackValues(const KeyTile& tile) const {
     return HWY_NAMESPACE::PackValues(v, t.b, head, tile, m.decoded, m.values);
   }
-  void Scores(const Panel& p, int vecs) const {
-    ScorePanel(p.rows, m.queries + p.first * dk, m.keys, dk, vecs, m.scores);
+  // Of the tile's keys from `from` on, a multiple of a panel; so in all that follows.
+  void Scores(const Panel& p, int from, int vecs) const {
+    ScorePanel(p.rows, m.queries + p.first * dk, m.keys + from * dk, dk, vecs, m.scores + from);
   }
-  void Weights(const Panel&, int) const {}
-  void AddValues(const Panel& p, int keys, float* acc, int64_t width) const {
-    ValuePanel(p.rows, m.scores, m.values, keys, int(width / kLanes), acc, width);
+  void Weights(const Panel&, int, int) const {}
+  // Keys [from, keys).
+  void AddValues(const Panel& p, int from, int keys, float* acc, int64_t width) const {
+    ValuePanel(p.rows, m.scores + from, m.values + from * kPanel, keys - from, int(width / kLanes),
+               acc, width);
   }
   // The row's values are left out.
   void Forget(int r) const { std::fill_n(m.scores + r * kKeys, kKeys, 0.0f); }
@@ -133,15 +136,17 @@ class Bf16 : protected Operands {
     }
     return finite;
   }
-  void Scores(const Panel& p, int vecs) const {
-    bf16::ScorePanel(p.rows, m.query_words + p.first * depth_, m.key_words, depth_, vecs, m.scores);
+  void Scores(const Panel& p, int from, int vecs) const {
+    bf16::ScorePanel(p.rows, m.query_words + p.first * depth_, m.key_words + from * depth_, depth_,
+                     vecs, m.scores + from);
   }
-  void Weights(const Panel& p, int vecs) const {
-    bf16::RoundWeights(p.rows, m.scores, vecs, m.weights, m.sum + p.first * kLanes);
+  void Weights(const Panel& p, int from, int vecs) const {
+    bf16::RoundWeights(p.rows, m.scores + from, vecs, m.weights + from / 2,
+                       m.sum + p.first * kLanes);
   }
-  void AddValues(const Panel& p, int keys, float* acc, int64_t width) const {
-    bf16::ValuePanel(p.rows, m.weights, m.value_pairs, (keys + 1) / 2, int(width / kLanes), acc,
-                     width);
+  void AddValues(const Panel& p, int from, int keys, float* acc, int64_t width) const {
+    bf16::ValuePanel(p.rows, m.weights + from / 2, m.value_pairs + from / 2 * kPanel,
+                     (keys - from + 1) / 2, int(width / kLanes), acc, width);
   }
   void Forget(int r) const { std::fill_n(m.weights + r * (kKeys / 2), kKeys / 2, 0u); }
   float Weight(int r, int j) const {
@@ -202,13 +207,14 @@ class Int8 : public Bf16 {
     int8::SumLevels(m.key_words, blocks_, round_up(tile.n, kLanes) / kLanes, m.key_step, m.key_sum);
   }
 
-  void Scores(const Panel& p, int vecs) const {
+  void Scores(const Panel& p, int from, int vecs) const {
     if (!exact_) MeanProducts(p);
     const int64_t words = blocks_ * int8::kWords;
     int8::ScorePanel(p.rows,
                      {m.query_words + p.first * words, m.query_step + p.first * blocks_,
                       m.query_low + p.first * blocks_, m.shift},
-                     {m.key_words, m.key_step, m.key_sum}, blocks_, vecs, m.scores);
+                     {m.key_words + from * words, m.key_step + from, m.key_sum + from}, blocks_,
+                     vecs, m.scores + from);
   }
 
  private:

@@ -38,6 +38,10 @@ struct Panel {
   int reads_until(const KeyTile& k) const {
     return k.run ? std::min(k.n, std::max(max_hi, max_sink) - k.low) : k.n;
   }
+  // Keys from the tile's first on, before which none is read; a multiple of `step`.
+  int reads_from(const KeyTile& k, int step) const {
+    return k.run && max_sink <= k.low && min_lo > k.low ? (min_lo - k.low) / step * step : 0;
+  }
   bool reads_all(const KeyTile& k) const {
     return (max_lo <= k.low && min_hi > k.high) || min_sink > k.high;
   }

@@ -262,6 +262,14 @@ def test_a_full_disk_leaves_whole_lines(lab, tmp_path):
 
 # --- capture ---------------------------------------------------------------------------------------
 
+def test_capture_takes_a_cache_in_f32(lab, tmp_path):
+    done = regard("capture", MODEL, lab.text, "--layers", "3", "--ctx", 128, "--ubatch", 64, "--kv",
+                  "f32", "--out", tmp_path / "qkv", "--threads", 2)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    manifest = json.loads((tmp_path / "qkv" / "manifest.json").read_text())
+    assert manifest["layers"][0]["tensors"]["k"] == "f16[1,3,128,64]"  # as the attention reads them
+
+
 def test_capture_is_read_by_plan_and_explain(lab, tmp_path):
     out = tmp_path / "qkv"
     args = ["capture", MODEL, lab.text, "--layers", "0,14", "--ctx", 512, "--ubatch", 128, "--out",

@@ -74,10 +74,6 @@ class Few {
       std::copy_n(t + 1 < end ? next->row : now->row, 2 * kKeys, now->row + 2 * kKeys);
       if (panel_.reads(now->tile)) Step(*now);
     }
-#if REGARD_LEVELS
-    const bool mixed = integer(v_) && !Nibbles(v_.view().dtype);
-    for (int r = 0; r < rows_ && mixed; ++r) UnmixChannels(m_.acc + r * width_, width_);
-#endif
   }
 
   bool clean() const {
@@ -170,17 +166,15 @@ class Few {
   void DotInteger(const Station&) {}
   void AddInteger(const Station&) {}
 #else
-  uint32_t* query_words(int r) const { return m_.query_words + r * p_.dk / 2; }
-  int32_t* query_zeros(int r) const {
-    return reinterpret_cast<int32_t*>(query_words(rows_)) + r * p_.dk / 32;
+  int32_t* query_words(int r) const {
+    return reinterpret_cast<int32_t*>(m_.query_words) + r * (p_.dk / 32) * kQueryWords;
   }
 
   void QuantizeQueries(int r) {
-    const DType type = k_.view().dtype;
     const int64_t blocks = p_.dk / 32;
-    finite_ &= QuantizeRow(m_.queries + r * depth_, blocks, Nibbles(type) ? NibbleZero(type) : 128,
-                           dot_, query_words(r), query_zeros(r), m_.query_step + r * blocks,
-                           m_.query_low + r * blocks);
+    const auto quantize = dot_ ? QuantizeRow<true> : QuantizeRow<false>;
+    finite_ &= quantize(m_.queries + r * depth_, blocks, LevelOffset(k_.view().dtype),
+                        query_words(r), m_.query_step + r, m_.query_low + r * blocks);
   }
 
   // f(whether VNNI serves, whether levels are nibbles), as constants.
@@ -201,8 +195,7 @@ class Few {
     const Ahead ahead = Later(k_, at.k());
     WithForm(k_, [&](auto dot, auto nibbles) {
       ForRowBlocks(rows_, [&](auto r, int r0) {
-        const LevelQueries q{reinterpret_cast<const int32_t*>(query_words(r0)), query_zeros(r0),
-                             m_.query_step + r0 * blocks, m_.query_low + r0 * blocks};
+        const LevelQueries q{query_words(r0), m_.query_step + r0, m_.query_low + r0 * blocks};
         DotLevels<r(), dot(), nibbles()>(q, levels, at.tile.n, r0 == 0 ? ahead : Ahead(),
                                          m_.scores + r0 * kKeys);
       });
@@ -213,12 +206,12 @@ class Few {
     LevelRows levels;
     Find(v_, at.v(), at.tile.n, reinterpret_cast<char*>(m_.values), &levels);
     const Ahead ahead = Later(v_, at.v());
-    const int zero = NibbleZero(v_.view().dtype);
+    const int offset = LevelOffset(v_.view().dtype);
     WithForm(v_, [&](auto dot, auto nibbles) {
       ForRowBlocks(rows_, [&](auto r, int r0) {
         AddLevelRows<r(), dot(), nibbles()>(
-            m_.scores + r0 * kKeys, levels, zero, at.tile.n, r0 == 0 ? ahead : Ahead(),
-            reinterpret_cast<int16_t*>(m_.weights), m_.acc + r0 * width_, width_);
+            m_.scores + r0 * kKeys, levels, offset, at.tile.n, r0 == 0 ? ahead : Ahead(),
+            reinterpret_cast<int32_t*>(m_.weights), m_.acc + r0 * width_, width_);
       });
     });
   }

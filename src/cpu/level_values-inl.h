@@ -1,4 +1,7 @@
 // Numeric int16: P V of 16-bit weights and a cache's own levels. Layer: cpu (per target).
+//
+// Bytes of four keys are transposed: a lane is a channel, its word that channel's four levels. They
+// meet words of four weights.
 #if defined(REGARD_CPU_LEVEL_VALUES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef REGARD_CPU_LEVEL_VALUES_INL_H_
 #undef REGARD_CPU_LEVEL_VALUES_INL_H_
@@ -13,34 +16,40 @@ namespace regard::cpu {
 namespace HWY_NAMESPACE {
 #if REGARD_LEVELS
 
-inline constexpr float kMost = 32767;  // the largest 16-bit level
+inline constexpr int kWeightWords = kKeys / 2;  // of a row and block: first and second of 4 keys
 
-// sum + the products of pairs. kDot: by VNNI's one instruction instead of two, with the same bits.
-// Highway 1.0.3 has no target for it, and a function of another target would not be inlined here.
-template <bool kDot>
-HWY_INLINE VI AddPairs(V16 a, V16 b, VI sum) {
-#if REGARD_DOT && HWY_MAX_BYTES == 64
-  if constexpr (kDot) {
-    asm("vpdpwssd %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
-    return sum;
-  }
-#endif
-  VI unused = hn::Zero(DI());
-  return hn::Add(hn::ReorderWidenMulAccumulate(DI(), a, b, sum, unused), unused);
-}
-
-// Weights of one row and one block of channels: w = p * step, both scaled for 16 bits.
-HWY_INLINE void RoundWeights(const float* p, const float* step, int vecs, int16_t* level) {
+// Weights of one row and one block of channels: w = p * step, both scaled for 16 bits, as words.
+// Returns their sum.
+template <bool kDot, int kVecs>
+HWY_INLINE int32_t RoundWeights(const float* p, const float* step, int any_vecs, int32_t* word) {
   const DF d;
   const DI di;
+  const int vecs = kVecs ? kVecs : any_vecs;
   const hn::Rebind<int16_t, DF> half;
-  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+  const hn::Repartition<uint8_t, decltype(half)> bytes;
+  // Bytes of four weights: upper and lower ones (kDot), or weights 0 and 2, then 1 and 3.
+  alignas(16) static constexpr uint8_t kOrder[16] = {1, 3,  5,  7,  0, 2,  4,  6,
+                                                     9, 11, 13, 15, 8, 10, 12, 14};
+  alignas(16) static constexpr uint8_t kPairs[16] = {0, 1, 4,  5,  2,  3,  6,  7,
+                                                     8, 9, 12, 13, 10, 11, 14, 15};
+  alignas(16) static constexpr uint8_t kFlip[16] = {0, 0, 0, 0, 128, 128, 128, 128,
+                                                    0, 0, 0, 0, 128, 128, 128, 128};
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits. 128 more carries into the upper
+  // byte what a signed lower byte lacks, and turns that byte's sign.
   const VF magic = hn::Set(d, 12582912.0f);
+  const VI base = hn::Sub(hn::BitCast(di, magic), hn::Set(di, kDot ? 128 : 0));
+  const auto order = hn::LoadDup128(bytes, kDot ? kOrder : kPairs);
+  VI sum = hn::Zero(di);
+  REGARD_UNROLL
   for (int v = 0; v < vecs; ++v) {
     const VF w = hn::MulAdd(hn::Load(d, p + v * kLanes), hn::Load(d, step + v * kLanes), magic);
-    const VI whole = hn::Sub(hn::BitCast(di, w), hn::BitCast(di, magic));
-    hn::Store(hn::DemoteTo(half, whole), half, level + v * kLanes);
+    const VI whole = hn::Sub(hn::BitCast(di, w), base);
+    sum = hn::Add(sum, whole);
+    auto x = hn::TableLookupBytes(hn::BitCast(bytes, hn::DemoteTo(half, whole)), order);
+    if constexpr (kDot) x = hn::Xor(x, hn::LoadDup128(bytes, kFlip));
+    hn::StoreU(x, bytes, reinterpret_cast<uint8_t*>(word + v * kLanes / 2));
   }
+  return hn::GetLane(hn::SumOfLanes(di, sum)) - (kDot ? 128 * vecs * kLanes : 0);
 }
 
 // to = x * factor.
@@ -60,97 +69,127 @@ HWY_INLINE float Largest(const float* x, int vecs) {
   return hn::GetLane(hn::MaxOfLanes(d, most));
 }
 
-// Part `n` of a block as 16-bit levels: all 32 channels, or 16 of them where vectors are shorter.
-HWY_INLINE V16 LoadLevels(const char* block, int n) {
-  const hn::Rebind<int8_t, D16> d8;
-  return hn::PromoteTo(
-      D16(), hn::LoadU(d8, reinterpret_cast<const int8_t*>(block) + n * int(hn::Lanes(d8))));
-}
+inline constexpr int kParts = 16 / kLanes;  // of a block of 32 channels, two vectors each
 
-inline constexpr int kParts = 16 / kLanes;  // vectors of 16-bit levels a block
-
-// 32 channels of two keys as pairs. Bytes: in the order of InterleaveLower and InterleaveUpper, see
-// UnmixChannels; nibbles: in their own. zero: of nibbles.
-template <bool kNibbles>
-HWY_INLINE void LoadPairs(const char* a, const char* c, V16 zero, V16 (&pair)[kParts][2]) {
-  const D16 d;
-  if constexpr (!kNibbles) {
-    REGARD_UNROLL
-    for (int n = 0; n < kParts; ++n) {
-      const V16 x = LoadLevels(a, n), y = LoadLevels(c, n);
-      pair[n][0] = hn::InterleaveLower(d, x, y);
-      pair[n][1] = hn::InterleaveUpper(d, x, y);
-    }
-    return;
-  }
-  const hn::Full128<uint8_t> d8;
-  const hn::RebindToUnsigned<D16> du;
-  const auto x = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(a));
-  const auto y = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(c));
-  const auto lower = hn::InterleaveLower(d8, x, y), upper = hn::InterleaveUpper(d8, x, y);
-  const auto put = [&](auto words, V16* low, V16* high) HWY_ATTR {
-    *low = hn::Sub(hn::BitCast(d, hn::And(words, hn::Set(du, 15))), zero);
-    *high = hn::Sub(hn::BitCast(d, hn::ShiftRight<4>(words)), zero);
-  };
+// Part `n` of a block of four keys, channels in order, as levels that are multiplied.
 #if HWY_MAX_BYTES == 64
-  const hn::Rebind<uint8_t, D16> both;
-  put(hn::PromoteTo(du, hn::Combine(both, upper, lower)), &pair[0][0], &pair[0][1]);
-#else
-  put(hn::PromoteTo(du, lower), &pair[0][0], &pair[1][0]);
-  put(hn::PromoteTo(du, upper), &pair[0][1], &pair[1][1]);
-#endif
+template <bool kNibbles>
+HWY_INLINE void LoadChannels(const char* const* row, int64_t at, int, V16 (&x)[2]) {
+  // Words 0 to 3 (4 to 7) of four keys: word i of every key in block i.
+  alignas(64) static constexpr int32_t kLow[16] = {0, 8,  16, 24, 1, 9,  17, 25,
+                                                   2, 10, 18, 26, 3, 11, 19, 27};
+  alignas(64) static constexpr int32_t kHigh[16] = {4, 12, 20, 28, 5, 13, 21, 29,
+                                                    6, 14, 22, 30, 7, 15, 23, 31};
+  alignas(64) static constexpr int32_t kWords[16] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                     2, 6, 10, 14, 3, 7, 11, 15};
+  alignas(16) static constexpr uint8_t kSquare[16] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                      2, 6, 10, 14, 3, 7, 11, 15};
+  const D16 d;
+  const hn::Repartition<uint8_t, D16> bytes;
+  const auto square = hn::LoadDup128(bytes, kSquare);
+  const auto turned = [&](__m512i words) HWY_ATTR {
+    return hn::BitCast(d, hn::TableLookupBytes(hn::Vec<decltype(bytes)>{words}, square));
+  };
+  if constexpr (kNibbles) {
+    const auto block = [&](int j) HWY_ATTR {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row[j] + at));
+    };
+    const __m256i ab = _mm256_inserti128_si256(_mm256_castsi128_si256(block(0)), block(1), 1);
+    const __m256i ce = _mm256_inserti128_si256(_mm256_castsi128_si256(block(2)), block(3), 1);
+    const __m512i four = _mm512_inserti64x4(_mm512_castsi256_si512(ab), ce, 1);
+    const V16 both = turned(_mm512_permutexvar_epi32(_mm512_load_si512(kWords), four));
+    x[0] = Nibble<false>(both);
+    x[1] = Nibble<true>(both);
+  } else {
+    const auto two = [&](int j) HWY_ATTR {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row[j] + at));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row[j + 1] + at));
+      return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+    };
+    const V16 flip = hn::Set(d, int16_t(0x8080));
+    const __m512i ab = two(0), ce = two(2);
+    x[0] = hn::Xor(turned(_mm512_permutex2var_epi32(ab, _mm512_load_si512(kLow), ce)), flip);
+    x[1] = hn::Xor(turned(_mm512_permutex2var_epi32(ab, _mm512_load_si512(kHigh), ce)), flip);
+  }
 }
+#else
+template <bool kNibbles>
+HWY_INLINE void LoadChannels(const char* const* row, int64_t at, int n, V16 (&x)[2]) {
+  const D16 d;
+  const hn::Repartition<uint8_t, D16> bytes;
+  const hn::Full128<uint8_t> d8;
+  const hn::Full128<uint16_t> d16;
+  const auto key = [&](int j) HWY_ATTR {
+    return hn::LoadU(d8, reinterpret_cast<const uint8_t*>(row[j] + at + (kNibbles ? 0 : 16 * n)));
+  };
+  const auto zip = [&](auto a, auto b, auto* low, auto* high) HWY_ATTR {
+    *low = hn::BitCast(d16, hn::InterleaveLower(d8, a, b));
+    *high = hn::BitCast(d16, hn::InterleaveUpper(d8, a, b));
+  };
+  hn::Vec<decltype(d16)> ab0, ab1, ce0, ce1;
+  zip(key(0), key(1), &ab0, &ab1);
+  zip(key(2), key(3), &ce0, &ce1);
+  const auto join = [&](auto a, auto b) HWY_ATTR {
+    const auto low = hn::BitCast(d8, hn::InterleaveLower(d16, a, b));
+    const auto high = hn::BitCast(d8, hn::InterleaveUpper(d16, a, b));
+    const V16 y = hn::BitCast(d, hn::Combine(bytes, high, low));
+    if constexpr (!kNibbles) return hn::Xor(y, hn::Set(d, int16_t(0x8080)));
+    return n == 0 ? Nibble<false>(y) : Nibble<true>(y);
+  };
+  x[0] = join(ab0, ce0);
+  x[1] = join(ab1, ce1);
+}
+#endif
 
-// o[r][block] += w_step * sum_j w[r][j] level[j], for one block of 32 channels, in LoadPairs'
-// order. w: [R][kKeys], 0 past the tile's keys up to a multiple of four. Few rows sum every other
-// pair of keys apart, so that no addition waits for the one before.
+// What AddLevels needs of one row and block of channels.
+struct BlockWeights {
+  int32_t begin;
+  float step, low;
+};
+
+// o[r][block] += step * (begin + sum_j w[r][j] level[j]) + low, one part of a block. word and `of`:
+// the block's, those of the next row v.blocks further on; words are 0 past the tile's keys up to a
+// multiple of four.
 template <int R, bool kDot, bool kNibbles>
-HWY_INLINE void AddLevels(const int16_t* HWY_RESTRICT w, const float* w_step, const float* lows,
-                          const LevelRows& v, int zero, int64_t b, int keys, const Ahead& next,
+HWY_INLINE void AddLevels(const int32_t* HWY_RESTRICT word, const BlockWeights* of,
+                          const LevelRows& v, int64_t b, int part, int keys, const Ahead& next,
                           float* HWY_RESTRICT o, int64_t width) {
   const DF d;
   const DI di;
   const D16 d16;
-  constexpr int kApart = R == 1 ? 2 : 1;
-  VI sum[kApart][R][kParts][2];
+  VI first[R][2], second[R][2];
   REGARD_UNROLL
-  for (int u = 0; u < kApart; ++u) {
+  for (int r = 0; r < R; ++r) {
+    first[r][0] = first[r][1] = hn::Zero(di);
+    second[r][0] = second[r][1] = hn::Set(di, of[r * v.blocks].begin);
+  }
+  const int64_t at = v.skip + b * v.stride;
+  const bool fetch = part == 0 && b < next.lines;
+  const char* const* row = v.row;
+  const int64_t stride = v.blocks * kWeightWords;
+  for (int j = 0; j < keys; j += 4) {
+    FetchBlock<4>(next.row + j, b, fetch);
+    V16 x[2];
+    LoadChannels<kNibbles>(row + j, at, part, x);
+    const Quads low = Split<kDot>(x[0]), high = Split<kDot>(x[1]);
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
-      REGARD_UNROLL
-      for (int n = 0; n < kParts; ++n) sum[u][r][n][0] = sum[u][r][n][1] = hn::Zero(di);
-    }
-  }
-  const int64_t at = b * v.stride;
-  const V16 offset = hn::Set(d16, int16_t(zero));
-  const bool fetch = b < next.lines;
-  for (int64_t first = 0; first < keys; first += 2 * kApart) {
-    REGARD_UNROLL
-    for (int u = 0; u < kApart; ++u) {
-      const int64_t j = first + 2 * u;
-      FetchBlock<2>(next.row + j, b, fetch);
-      V16 pair[kParts][2];
-      LoadPairs<kNibbles>(v.row[j] + at, v.row[j + 1] + at, offset, pair);
-      REGARD_UNROLL
-      for (int r = 0; r < R; ++r) {
-        int32_t word;
-        std::memcpy(&word, w + r * kKeys + j, 4);
-        const V16 weight = hn::BitCast(d16, hn::Set(di, word));
-        REGARD_UNROLL
-        for (int n = 0; n < kParts; ++n) {
-          sum[u][r][n][0] = AddPairs<kDot>(pair[n][0], weight, sum[u][r][n][0]);
-          sum[u][r][n][1] = AddPairs<kDot>(pair[n][1], weight, sum[u][r][n][1]);
-        }
-      }
+      const int32_t* w = word + r * stride + j / 2;
+      const V16 w0 = hn::BitCast(d16, hn::Set(di, w[0])), w1 = hn::BitCast(d16, hn::Set(di, w[1]));
+      VI* to = kDot ? first[r] : second[r];
+      to[0] = AddQuads<kDot>(low.first, w0, to[0]);
+      to[1] = AddQuads<kDot>(high.first, w0, to[1]);
+      second[r][0] = AddQuads<kDot>(low.second, w1, second[r][0]);
+      second[r][1] = AddQuads<kDot>(high.second, w1, second[r][1]);
     }
   }
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
-    const VF step = hn::Set(d, w_step[r]), low = hn::Set(d, lows[r]);
+    const BlockWeights& w = of[r * v.blocks];
+    const VF step = hn::Set(d, w.step), low = hn::Set(d, w.low);
     REGARD_UNROLL
-    for (int n = 0; n < 2 * kParts; ++n) {
-      VI total = sum[0][r][n / 2][n % 2];
-      if constexpr (kApart == 2) total = hn::Add(total, sum[1][r][n / 2][n % 2]);
+    for (int n = 0; n < 2; ++n) {
+      const VI total = hn::Add(Join<kDot>(first[r][n]), second[r][n]);
       float* to = o + r * width + n * kLanes;
       const VF old = hn::Add(hn::Load(d, to), low);
       hn::Store(hn::MulAdd(hn::ConvertTo(d, total), step, old), d, to);
@@ -158,47 +197,56 @@ HWY_INLINE void AddLevels(const int16_t* HWY_RESTRICT w, const float* w_step, co
   }
 }
 
-// o[R][width] += p v. p: [R][kKeys] of weights, 0 past the tile's keys up to a vector; scaled here.
-// scratch: [R][kKeys] 16-bit levels.
-template <int R, bool kDot, bool kNibbles>
-HWY_NOINLINE void AddLevelRows(float* p, const LevelRows& v, int zero, int keys, const Ahead& next,
-                               int16_t* scratch, float* o, int64_t width) {
+// p: [R][kKeys], scaled to 16 bits by 1 / unit. word: [R][blocks][kWeightWords]; of: [R][blocks].
+template <int R, bool kDot, int kVecs>
+HWY_INLINE void RoundBlocks(const float* p, const float* unit, const LevelRows& v, int offset,
+                            float level_unit, int any_vecs, int32_t* word, BlockWeights* of) {
   const DF d;
+  const int vecs = kVecs ? kVecs : any_vecs;
+  for (int64_t b = 0; b < v.blocks; ++b) {
+    alignas(64) float step[kKeys];
+    const float most = Largest(v.step + b * kKeys, vecs);
+    Scale(v.step + b * kKeys, most > 0 ? 1 / most : 0, vecs, step);
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = r * v.blocks + b;
+      const int32_t sum =
+          RoundWeights<kDot, kVecs>(p + r * kKeys, step, vecs, word + at * kWeightWords);
+      of[at] = {-offset * sum, unit[r] * most * level_unit, 0};
+      if (!v.lows) continue;
+      VF low = hn::Zero(d);
+      for (int i = 0; i < vecs * kLanes; i += kLanes) {
+        low = hn::MulAdd(hn::Load(d, p + r * kKeys + i), hn::Load(d, v.low + b * kKeys + i), low);
+      }
+      of[at].low = unit[r] * hn::GetLane(hn::SumOfLanes(d, low));
+    }
+  }
+}
+
+// o[R][width] += p v. p: [R][kKeys] of weights, 0 past the tile's keys up to a vector; scaled here.
+// word: [R][blocks][kWeightWords]. Weights of all blocks are rounded before the first is used, so
+// that their chains of short steps run side by side.
+template <int R, bool kDot, bool kNibbles>
+HWY_NOINLINE void AddLevelRows(float* p, const LevelRows& v, int offset, int keys,
+                               const Ahead& ahead, int32_t* word, float* o, int64_t width) {
+  const Ahead next = ahead;
   const int vecs = round_up(keys, kLanes) / kLanes;
   float unit[R];  // p = unit * (what is kept of it)
   for (int r = 0; r < R; ++r) {
     const float most = Largest(p + r * kKeys, vecs);
-    unit[r] = most > 1e-30f ? most / kMost : 0;  // less is as good as nothing
-    Scale(p + r * kKeys, unit[r] > 0 ? kMost / most : 0, vecs, p + r * kKeys);
+    unit[r] = most > 1e-30f ? most / kMostFactor : 0;  // less is as good as nothing
+    Scale(p + r * kKeys, unit[r] > 0 ? kMostFactor / most : 0, vecs, p + r * kKeys);
   }
-  alignas(64) float step[kKeys];
+  BlockWeights of[R * kMaxBlocks];
+  const float level_unit = kNibbles ? kNibbleUnit : 1;
+  if (vecs == kKeyVecs) {
+    RoundBlocks<R, kDot, kKeyVecs>(p, unit, v, offset, level_unit, vecs, word, of);
+  } else {
+    RoundBlocks<R, kDot, 0>(p, unit, v, offset, level_unit, vecs, word, of);
+  }
   for (int64_t b = 0; b < v.blocks; ++b) {
-    const float most = Largest(v.step + b * kKeys, vecs);
-    Scale(v.step + b * kKeys, most > 0 ? 1 / most : 0, vecs, step);
-    float w_step[R], lows[R] = {};
-    for (int r = 0; r < R; ++r) {
-      RoundWeights(p + r * kKeys, step, vecs, scratch + r * kKeys);
-      w_step[r] = unit[r] * most;
-      if (!v.lows) continue;
-      VF sum = hn::Zero(d);
-      for (int i = 0; i < vecs * kLanes; i += kLanes) {
-        sum = hn::MulAdd(hn::Load(d, p + r * kKeys + i), hn::Load(d, v.low + b * kKeys + i), sum);
-      }
-      lows[r] = unit[r] * hn::GetLane(hn::SumOfLanes(d, sum));
-    }
-    AddLevels<R, kDot, kNibbles>(scratch, w_step, lows, v, zero, b, round_up(keys, 4), next,
-                                 o + b * 32, width);
-  }
-}
-
-// Channels of one row from the order of AddLevels to their own. Interleaving works on blocks of
-// eight channels: the lower halves of a vector's blocks come first.
-inline void UnmixChannels(float* o, int64_t width) {
-  for (int64_t c = 0; c < width; c += 2 * kLanes) {
-    float mixed[2 * kLanes];
-    std::memcpy(mixed, o + c, sizeof(mixed));
-    for (int i = 0; i < 2 * kLanes; ++i) {
-      o[c + i] = mixed[i / 8 * 4 + i % 4 + (i % 8 < 4 ? 0 : kLanes)];
+    for (int part = 0; part < kParts; ++part) {
+      AddLevels<R, kDot, kNibbles>(word + b * kWeightWords, of + b, v, b, part, round_up(keys, 4),
+                                   next, o + b * 32 + part * 2 * kLanes, width);
     }
   }
 }

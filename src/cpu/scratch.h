@@ -27,10 +27,10 @@ struct Scratch {
   float* acc;             // [rows][dv rounded up to a vector]
   float* max;             // [rows]
   float* sum;             // [rows][vector]
-  uint32_t* query_words;  // panels [words][panel rows]
+  uint32_t* query_words;  // panels [words][panel rows], or [few rows][blocks][5 vectors]
   uint32_t* key_words;    // panels [words][2 vectors]
   uint32_t* value_pairs;  // panels [32][2 vectors]
-  uint32_t* weights;      // [panel rows][32]
+  uint32_t* weights;      // [panel rows][32], or [4 rows][blocks of 32 channels][32]
   uint32_t* word_rows;    // one vector of rows of words
   float* query_step;      // int8: [blocks of 32 channels][panel rows]
   float* query_low;       // the same
@@ -91,10 +91,10 @@ struct Scratch {
     place(acc, rows * dv_up);
     place(max, rows);
     place(sum, rows * 16);
-    place(query_words, rows * dk_up);
+    place(query_words, std::max(rows, std::min<int64_t>(rows, 16) * 5 / 2) * dk_up);
     place(key_words, 64 * dk_up);
     place(value_pairs, 32 * dv_up);
-    place(weights, 12 * 32);
+    place(weights, std::max<int64_t>(12 * 32, 4 * dv_up));
     place(word_rows, 16 * dk_up);
     place(query_step, rows * dk_up / 32);
     place(query_low, rows * dk_up / 32);

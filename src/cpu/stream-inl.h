@@ -24,23 +24,26 @@ inline constexpr int kBlockRows = std::min(4, kLanes);
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE VF SumEach(const VF (&x)[kLanes]) { return x[0]; }
 #else
+// Lane i of every 128-bit block is the sum of x[i]'s block.
+HWY_INLINE VF SumBlocks(VF x0, VF x1, VF x2, VF x3) {
+  const DF d;
+  const hn::Repartition<double, DF> dd;
+  const VF ab = hn::Add(hn::InterleaveLower(d, x0, x1), hn::InterleaveUpper(d, x0, x1));
+  const VF ce = hn::Add(hn::InterleaveLower(d, x2, x3), hn::InterleaveUpper(d, x2, x3));
+  const auto low = hn::InterleaveLower(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
+  const auto high = hn::InterleaveUpper(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
+  return hn::Add(hn::BitCast(d, low), hn::BitCast(d, high));
+}
+
 template <int N>
 HWY_INLINE VF SumEach(const VF (&x)[N]) {
   const DF d;
-  const hn::Repartition<double, DF> dd;
-  // Four vectors to one: lane i of every 128-bit block is the sum of x[t + i]'s block.
   VF four[N / 4];
   REGARD_UNROLL
   for (int n = 0; n < N / 4; ++n) {
     // Blocks meet below in the order 0, 2, 1, 3.
     const int t = N == 16 ? (n == 1 ? 8 : n == 2 ? 4 : n * 4) : n * 4;
-    const auto ab =
-        hn::Add(hn::InterleaveLower(d, x[t], x[t + 1]), hn::InterleaveUpper(d, x[t], x[t + 1]));
-    const auto ce = hn::Add(hn::InterleaveLower(d, x[t + 2], x[t + 3]),
-                            hn::InterleaveUpper(d, x[t + 2], x[t + 3]));
-    const auto low = hn::InterleaveLower(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
-    const auto high = hn::InterleaveUpper(dd, hn::BitCast(dd, ab), hn::BitCast(dd, ce));
-    four[n] = hn::Add(hn::BitCast(d, low), hn::BitCast(d, high));
+    four[n] = SumBlocks(x[t], x[t + 1], x[t + 2], x[t + 3]);
   }
   if constexpr (N == 4) {
     return four[0];

@@ -64,8 +64,9 @@ cudaMemPool_t pool(int device) {
 
 int64_t Upload::put_bytes(const void* data, int64_t bytes) {
   const size_t at = (host_.size() + 255) / 256 * 256;
-  host_.resize(at + size_t(bytes));
-  if (bytes > 0) std::memcpy(host_.data() + at, data, size_t(bytes));
+  host_.resize(at);
+  const char* const from = static_cast<const char*>(data);
+  host_.insert(host_.end(), from, from + bytes);
   return int64_t(at);
 }
 
@@ -87,8 +88,26 @@ int64_t Upload::put_view(const View& v, int64_t (&stride)[4]) {
   return put(copy);
 }
 
+// Memory of our pool, which costs nothing to map once the pool has it. Given back when the device
+// is done with what may read it, as cudaFree does.
+static std::shared_ptr<void> pooled(int64_t bytes) {
+  int device = 0;
+  check(cudaGetDevice(&device), "find the current device");
+  void* p = nullptr;
+  check(cudaMallocFromPoolAsync(&p, size_t(std::max<int64_t>(1, bytes)), pool(device), nullptr),
+        "allocate device memory");
+  return {p, [device](void* x) {
+            int before = 0;
+            if (cudaGetDevice(&before) != cudaSuccess) return;
+            cudaSetDevice(device);
+            cudaDeviceSynchronize();
+            cudaFreeAsync(x, nullptr);
+            cudaSetDevice(before);
+          }};
+}
+
 void Upload::send() {
-  memory_ = allocate(std::max<int64_t>(1, int64_t(host_.size())));
+  memory_ = pooled(int64_t(host_.size()));
   cuda::copy(memory_.get(), host_.data(), int64_t(host_.size()));
   host_.clear();
 }

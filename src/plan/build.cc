@@ -49,19 +49,16 @@ Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
   list->cols = keep.cols;
   list->bq = bq;
   list->bk = bk;
-  list->index.resize(size_t(keep.count()));
-  uint32_t* to = list->index.data();
-  list->start.reserve(size_t(keep.batch * keep.heads * keep.rows + 1));
+  const int64_t rows = keep.batch * keep.heads * keep.rows, words = keep.words_per_row();
+  list->start.reserve(size_t(rows + 1));
   list->start.push_back(0);
-  for (int64_t b = 0; b < keep.batch; ++b)
-    for (int64_t h = 0; h < keep.heads; ++h)
-      for (int64_t r = 0; r < keep.rows; ++r) {
-        const uint64_t* words = keep.word(b, h, r);
-        for (int64_t w = 0; w < keep.words_per_row(); ++w)
-          for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            *to++ = uint32_t(w * 64 + __builtin_ctzll(bits));
-        list->start.push_back(to - list->index.data());
-      }
+  const uint64_t* row = rows * words > 0 ? keep.word(0, 0, 0) : nullptr;
+  for (int64_t r = 0; r < rows; ++r, row += words) {
+    for (int64_t w = 0; w < words; ++w)
+      for (uint64_t bits = row[w]; bits; bits &= bits - 1)
+        list->index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
+    list->start.push_back(int64_t(list->index.size()));
+  }
   Plan plan = one_branch(p);
   plan.branches[0].cover.kind = CoverKind::tiles;
   plan.branches[0].cover.list = std::move(list);

@@ -114,6 +114,12 @@ class Checker {
   void list_row(const IndexList& l, size_t r) const {
     if (l.start[r + 1] < l.start[r] || l.start[r + 1] > int64_t(l.index.size()))
       refuse(fmt::format("list row {} ends before it begins", r));
+    const uint32_t* const row = l.index.data() + l.start[r];
+    const int64_t n = l.start[r + 1] - l.start[r];
+    bool fine = n == 0 || int64_t(row[n - 1] & ~IndexList::kBoundary) < l.cols;
+    for (int64_t e = 1; e < n; ++e)
+      fine &= (row[e - 1] & ~IndexList::kBoundary) < (row[e] & ~IndexList::kBoundary);
+    if (fine) return;
     int64_t last = -1;
     for (int64_t e = l.start[r]; e < l.start[r + 1]; ++e) {
       const int64_t col = l.index[e] & ~IndexList::kBoundary;

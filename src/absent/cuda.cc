@@ -35,6 +35,10 @@ BlockScores pooled_means(const Inputs&, int, int, void*) { cuda::refuse(); }
 bool selects(const BlockScores&, const Selector&) { cuda::refuse(); }
 TileBits select(const BlockScores&, const Selector&) { cuda::refuse(); }
 estimate::VerticalSlash vertical_slash(const Inputs&, int, void*) { cuda::refuse(); }
-std::vector<double> means(const View&, int64_t, int64_t, int64_t, void*) { cuda::refuse(); }
+void probe_tiles(const Inputs&, int64_t, int64_t, double, void*, estimate::ProbeTiles*) {
+  cuda::refuse();
+}
+std::vector<double> mean_products(const Inputs&, int64_t, int64_t, void*) { cuda::refuse(); }
+BlockScores row_softmax(const BlockScores&) { cuda::refuse(); }
 
 }  // namespace regard::device

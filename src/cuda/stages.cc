@@ -12,6 +12,7 @@
 #include "cuda/stages/params.h"
 #include "regard/status.h"
 #include "stages/levels.h"
+#include "stages/units.h"
 
 namespace regard::device {
 namespace {
@@ -96,11 +97,11 @@ class Stage {
     return static_cast<T*>(owned_.back()->at);
   }
   // What is returned after the stage.
-  BlockScores scores(const Problem& p, int64_t rows, int64_t cols, float** out) {
-    const int64_t count = p.batch * p.heads * rows * cols;
+  BlockScores scores(int64_t batch, int64_t heads, int64_t rows, int64_t cols, float** out) {
+    const int64_t count = batch * heads * rows * cols;
     std::shared_ptr<Memory> memory = take(count * 4);
     *out = static_cast<float*>(memory->at);
-    return {p.batch, p.heads, rows, cols, {}, std::make_shared<Scores>(std::move(memory), count)};
+    return {batch, heads, rows, cols, {}, std::make_shared<Scores>(std::move(memory), count)};
   }
   void launched() const { check(cudaPeekAtLastError(), name_); }
   template <class T>
@@ -119,14 +120,20 @@ class Stage {
   std::vector<T> fetch(const T* from, int64_t count) {
     return brought(from, count, stream_, name_);
   }
-  on::Levels levels(const on::Rows& from) {
-    const int64_t rows = int64_t(from.batches) * from.heads * from.tokens;
+  on::Levels levels(const on::Rows& from, int stride) {
+    const int64_t heads = int64_t(from.batches) * from.heads;
     on::Levels to;
     to.padded = int32_t(ceil_div(from.channels, on::kChunk) * on::kChunk);
-    to.x = memory<uint16_t>(rows * to.padded), to.scale = memory<float>(rows);
+    const int64_t groups = ceil_div(from.tokens, stride);
+    to.stride = stride, to.tokens = int32_t(groups * stride);
+    to.groups = int32_t(ceil_div(groups, 4) * 4);
+    to.x = memory<uint16_t>(heads * to.tokens * to.padded);
+    to.scale = memory<float>(heads * stride * to.groups);
     on::launch_levels(from, to, stream_);
     return to;
   }
+
+  bool hopper() const { return cuda::device_info(device_).major == 9; }
 
   on::Rows q, k;
 
@@ -163,7 +170,7 @@ BlockScores antidiagonal(const Inputs& x, int block, int stride, void* stream) {
                     problem.dk, block, stride, on::kMostPerTile));
   Stage stage("antidiagonal", x, stream);
   on::Antidiagonal p;
-  p.q = stage.levels(stage.q), p.k = stage.levels(stage.k);
+  p.q = stage.levels(stage.q, stride), p.k = stage.levels(stage.k, stride);
   p.nq = problem.nq, p.nk = problem.nk, p.offset = problem.offset;
   p.heads = int32_t(problem.heads), p.group = int32_t(problem.group());
   p.pairs = int32_t(problem.batch * problem.heads);
@@ -171,7 +178,7 @@ BlockScores antidiagonal(const Inputs& x, int block, int stride, void* stream) {
   p.rows = int32_t(ceil_div(p.nq, block)), p.cols = int32_t(ceil_div(p.nk, block));
   p.stride = stride, p.per_tile = int32_t(per_tile);
   p.causal = x.causal, p.scale = problem.scale / float(stride);
-  const BlockScores out = stage.scores(problem, p.rows, p.cols, &p.out);
+  const BlockScores out = stage.scores(problem.batch, problem.heads, p.rows, p.cols, &p.out);
   // As many rows of tiles at a time as their maxima and sums fit into 256 MB.
   const int64_t a_row = int64_t(p.pairs) * per_tile * p.cols;
   const int64_t rows = std::clamp<int64_t>((int64_t(256) << 20) / (8 * a_row), 1, p.rows);
@@ -179,7 +186,7 @@ BlockScores antidiagonal(const Inputs& x, int block, int stride, void* stream) {
   for (int64_t row = 0; row < p.rows; row += rows) {
     p.first = int32_t(row * per_tile);
     p.groups = int32_t(std::min(rows * per_tile, p.q_groups - row * per_tile));
-    on::launch_antidiagonal(p, stream);
+    on::launch_antidiagonal(p, stage.hopper(), stream);
   }
   stage.launched();
   return out;
@@ -201,24 +208,48 @@ BlockScores pooled_means(const Inputs& x, int bq, int bk, void* stream) {
   p.rows = int32_t(ceil_div(problem.nq, bq)), p.cols = int32_t(ceil_div(problem.nk, bk));
   p.channels = int32_t(problem.dk), p.bq = bq, p.bk = bk;
   p.causal = x.causal, p.scale = problem.scale;
-  const BlockScores out = stage.scores(problem, p.rows, p.cols, &p.out);
+  const BlockScores out = stage.scores(problem.batch, problem.heads, p.rows, p.cols, &p.out);
   on::launch_pooled_dots(p, stream);
   stage.launched();
   return out;
 }
 
-std::vector<double> means(const View& v, int64_t first, int64_t last, int64_t block, void* stream) {
-  Stage stage("means", v, stream);
-  on::Means m{rows_of("means", v), int32_t(first), int32_t(last), int32_t(block),
-              int32_t(ceil_div(last - first, block))};
-  const int64_t count = v.size[0] * v.size[1] * m.blocks * v.size[3];
+std::vector<double> mean_products(const Inputs& x, int64_t keys, int64_t block, void* stream) {
+  const Problem& problem = x.problem;
+  const int64_t tiles = ceil_div(keys, block), count = problem.batch * problem.heads * tiles;
   if (count == 0) return {};
-  m.exact = stage.memory<double>(count);
-  on::launch_means(m, stream);
-  return stage.fetch(m.exact, count);
+  Stage stage("means", x, stream);
+  const auto means = [&](const on::Rows& from, int64_t first, int64_t last) {
+    on::Means m{from, int32_t(first), int32_t(last), int32_t(block),
+                int32_t(ceil_div(last - first, block))};
+    m.exact = stage.memory<double>(int64_t(from.batches) * from.heads * m.blocks * from.channels);
+    on::launch_means(m, stream);
+    return m.exact;
+  };
+  on::MeanProducts p;
+  p.q = means(stage.q, std::max<int64_t>(0, problem.nq - block), problem.nq);
+  p.k = means(stage.k, 0, keys);
+  p.out = stage.memory<double>(count);
+  p.pairs = int32_t(problem.batch * problem.heads), p.group = int32_t(problem.group());
+  p.tiles = int32_t(tiles), p.channels = int32_t(problem.dk), p.scale = problem.scale;
+  on::launch_mean_products(p, stream);
+  return stage.fetch(p.out, count);
 }
 
-estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream) {
+BlockScores row_softmax(const BlockScores& scores) {
+  const Scores& from = static_cast<const Scores&>(*scores.device);
+  Stage stage("softmax of rows", from.memory());
+  on::Softmax p{from.data(), nullptr, scores.batch * scores.heads * scores.rows, scores.cols};
+  const BlockScores out = stage.scores(scores.batch, scores.heads, scores.rows, scores.cols, &p.to);
+  if (p.rows > 0) on::launch_softmax(p, from.memory().stream);
+  stage.launched();
+  return out;
+}
+
+namespace {
+
+// Launches the probe of the last queries; its results stay.
+on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream) {
   const Problem& problem = x.problem;
   const Score& score = x.score;
   if (score.softcap != 0 || !score.alibi.empty() || score.bias || score.key_bias ||
@@ -226,7 +257,6 @@ estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream) 
     throw Error(
         "vertical slash: a soft-cap, ALiBi, bias or sigmoid norm in the probe; accepted on a GPU: "
         "the softmax of scaled products, with sinks");
-  Stage stage("vertical slash", x, stream);
   on::Probe p;
   p.q = stage.q, p.k = stage.k;
   p.nq = problem.nq, p.nk = problem.nk, p.offset = problem.offset;
@@ -248,14 +278,50 @@ estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream) 
     stage.zero(p.top, together * rows);
     on::launch_probe(p, stream);
   }
+  return p;
+}
+
+}  // namespace
+
+estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream) {
+  const Problem& problem = x.problem;
+  Stage stage("vertical slash", x, stream);
+  const on::Probe p = probe(stage, x, last, stream);
+  const int64_t heads = problem.batch * problem.heads;
   estimate::VerticalSlash out{problem.batch, problem.heads, p.nk, p.offsets, {}, {}};
   out.vertical = stage.fetch(p.vertical, heads * p.nk);
   out.slash = stage.fetch(p.slash, heads * p.offsets);
   return out;
 }
 
+void probe_tiles(const Inputs& x, int64_t keys, int64_t length, double gamma, void* stream,
+                 estimate::ProbeTiles* out) {
+  const Problem& problem = x.problem;
+  const int64_t heads = problem.batch * problem.heads;
+  Stage stage("probe by tiles", x, stream);
+  const on::Probe from = probe(stage, x, int(out->block), stream);
+  on::ProbeTiles p;
+  p.vertical = from.vertical, p.slash = from.slash;
+  p.nk = problem.nk, p.offsets = from.offsets, p.keys = keys, p.length = length;
+  p.heads = int32_t(heads), p.block = int32_t(out->block);
+  p.columns = int32_t(out->columns), p.diagonals = int32_t(out->diagonals), p.gamma = gamma;
+  const int64_t sums = heads * (out->columns + out->diagonals);
+  p.sums = stage.memory<double>(sums);
+  p.crossings = stage.memory<units::Crossing>(2 * heads);
+  on::launch_probe_tiles(p, stream);
+  const std::vector<double> found = stage.fetch(p.sums, sums);
+  out->vertical.assign(found.begin(), found.begin() + heads * out->columns);
+  out->slash.assign(found.begin() + heads * out->columns, found.end());
+  if (!(gamma > 0)) return;
+  const std::vector<units::Crossing> crossings = stage.fetch(p.crossings, 2 * heads);
+  for (int64_t h = 0; h < heads; ++h) {
+    out->vertical_tokens[h] = units::fewest(crossings[2 * h], keys, gamma);
+    out->slash_tokens[h] = units::fewest(crossings[2 * h + 1], length, gamma);
+  }
+}
+
 bool selects(const BlockScores& scores, const Selector& how) {
-  return how.scope == Selector::Scope::row && scores.cols <= on::kMostSelected;
+  return how.scope == Selector::Scope::row && !how.heads && scores.cols <= on::kMostSelected;
 }
 
 TileBits select(const BlockScores& scores, const Selector& how) {

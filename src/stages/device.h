@@ -27,9 +27,15 @@ TileBits select(const BlockScores& scores, const Selector& how);
 // softmax only: no soft-cap, ALiBi, bias or sigmoid; with sinks.
 estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream);
 
-// Means of tokens [first, last) of every head in blocks of `block`, the last one over the tokens it
-// has: [size[0], size[1], blocks, size[3]], sums in f64 in order.
-std::vector<double> means(const View& v, int64_t first, int64_t last, int64_t block, void* stream);
+// The sums, and the tokens where gamma is above 0, of estimate::probe_tiles.
+void probe_tiles(const Inputs& x, int64_t keys, int64_t length, double gamma, void* stream,
+                 estimate::ProbeTiles* out);
+
+// Scaled products of the mean of the last `block` queries with the means of keys [0, keys) in
+// blocks, f64: [batch, heads, ceil(keys / block)].
+std::vector<double> mean_products(const Inputs& x, int64_t keys, int64_t block, void* stream);
+
+BlockScores row_softmax(const BlockScores& scores);
 
 }  // namespace device
 }  // namespace regard

@@ -101,6 +101,18 @@ struct VerticalSlash {
 };
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
 
+// The same probe as FlexPrefill (arXiv 2502.20766) reads it: its sums over tiles of `block` keys,
+// and of `block` offsets from the nearest on (f64, in order), and the fewest keys and offsets whose
+// shares reach `gamma` of all (0 where gamma is; units.h says how shares are counted). Of the keys
+// and offsets that the last query may see, at least one.
+struct ProbeTiles {
+  int64_t batch = 0, heads = 0, block = 0;
+  int64_t columns = 0, diagonals = 0;                  // tiles
+  std::vector<double> vertical, slash;                 // [batch, heads, columns | diagonals]
+  std::vector<int64_t> vertical_tokens, slash_tokens;  // [batch, heads]
+};
+ProbeTiles probe_tiles(const Ctx& ctx, const Inputs& x, int block, double gamma);
+
 // Attention to means of `width` keys every `stride` keys, gathered to blocks of `block` keys for
 // each single query (NSA, arXiv 2502.11089, equation 9; InfLLM-V2, arXiv 2509.24663). A mean is
 // visible once all its keys are. The softmax over the means is summed over the query heads of a KV
@@ -133,7 +145,7 @@ Tensor constant_gate(const Problem& p, const std::vector<double>& weights);
 // FlexPrefill (arXiv 2502.20766): square root of the Jensen-Shannon divergence (natural logarithm)
 // between the probe's column sums by key tile and the softmax of pooled means with the mean of the
 // same last `block` queries. [batch, heads, 1, 1].
-BlockScores divergence(const Ctx& ctx, const Inputs& x, const VerticalSlash& probe, int block);
+BlockScores divergence(const Ctx& ctx, const Inputs& x, const ProbeTiles& probe);
 
 // Share of the exact probability that a plan's first branch keeps, as a gate f32 [batch, heads, nq,
 // 1]; 1 where a row's logits are no numbers.

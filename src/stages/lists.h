@@ -37,10 +37,11 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
                                int64_t columns, int64_t diagonals);
 
 // FlexPrefill (arXiv 2502.20766): the tiles of the best key tiles and of the best diagonals of
-// tiles. As many of each as the tokens (columns or offsets) that cover `gamma` of the probe's mass
-// fill, plus one, and at least `least`; the first key tile and the nearest diagonal come first.
-TileBits vertical_slash_tiles(const Problem& p, const estimate::VerticalSlash& s, int block,
-                              double gamma, int64_t least);
+// tiles. As many of each as the tokens (columns or offsets) that the probe counted fill, plus one,
+// and at least `least`; the first key tile and the nearest diagonal come first. smallest: as if it
+// had counted none.
+TileBits vertical_slash_tiles(const Ctx& ctx, const Problem& p, const estimate::ProbeTiles& s,
+                              int64_t least, bool smallest);
 
 // Single keys from one ascending list for each (batch, head, row of `bq` queries).
 IndexList keys_of(const Problem& p, int64_t batch, int64_t heads, int bq,

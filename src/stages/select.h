@@ -32,6 +32,8 @@ struct Selector {
   int64_t min_count = 0;
   int64_t max_count = std::numeric_limits<int64_t>::max();  // does not drop forced items
   Round round = Round::floor;
+  // Heads without any of these tiles keep nothing and cost nothing. [batch, heads, ..]
+  const TileBits* heads = nullptr;
 };
 
 // Ties: higher score first, then lower index (batch, head, row, column), so that every device

@@ -195,6 +195,106 @@ TEST(Estimate, MassAndProbeAreExactAttention) {
   for (const Case& c : kCases) check_mass(Data(c));
 }
 
+// The fewest of the shares that reach gamma of all, sorted and added one by one in units of 2^-32.
+int64_t fewest(std::vector<float> shares, double gamma) {
+  std::sort(shares.begin(), shares.end(), std::greater<>());
+  std::vector<int64_t> units;
+  int64_t total = 0, sum = 0, n = 0;
+  for (const float s : shares) {
+    units.push_back(int64_t(std::floor(double(s) * 4294967296.0)));
+    total += units.back();
+  }
+  do {
+    sum += units[n++];
+  } while (n < int64_t(units.size()) && double(sum) < gamma * double(total));
+  return n;
+}
+
+TEST(Estimate, ProbeByTilesCountsTheFewestTokens) {
+  for (const Case& c : kCases)
+    for (const double gamma : {0.0, 0.25, 0.5, 0.9, 1.0, 2.0}) {
+      if (!c.causal) continue;
+      Data d(c);
+      if (c.batch == 2)  // all alike: ties
+        for (int64_t n = 0; n < c.nq; ++n)
+          for (int64_t h = 0; h < c.heads; ++h)
+            write_row(d.q.view, 1, h, n, std::vector<float>(size_t(c.d)).data());
+      const int block = 16;
+      const auto probe = estimate::vertical_slash({1, nullptr}, d.x, block);
+      const auto got = estimate::probe_tiles({2, nullptr}, d.x, block, gamma);
+      const int64_t length = std::max<int64_t>(1, c.offset + c.nq), keys = std::min(c.nk, length);
+      for (int64_t bh = 0; bh < c.batch * c.heads; ++bh) {
+        const float* const v = &probe.vertical[bh * probe.nk];
+        const float* const s = &probe.slash[bh * probe.offsets];
+        for (int64_t t = 0; t < got.columns; ++t) {
+          double sum = 0;
+          for (int64_t j = t * block; j < std::min<int64_t>(keys, (t + 1) * block); ++j)
+            sum += v[j];
+          EXPECT_EQ(got.vertical[bh * got.columns + t], sum);
+        }
+        for (int64_t t = 0; t < got.diagonals; ++t) {
+          double sum = 0;
+          for (int64_t o = t * block; o < std::min<int64_t>(length, (t + 1) * block); ++o)
+            sum += s[o];
+          EXPECT_EQ(got.slash[bh * got.diagonals + t], sum);
+        }
+        EXPECT_EQ(got.vertical_tokens[bh], gamma > 0 ? fewest({v, v + keys}, gamma) : 0);
+        EXPECT_EQ(got.slash_tokens[bh], gamma > 0 ? fewest({s, s + length}, gamma) : 0);
+      }
+    }
+}
+
+// Every tile asked for by its column or by its diagonal, one by one.
+TEST(Lists, VerticalSlashTilesAreColumnsAndDiagonals) {
+  std::mt19937 g(5);
+  for (int round = 0; round < 200; ++round) {
+    Problem p;
+    p.heads = 2, p.dk = p.dv = 8, p.scale = 1;
+    const int block = 1 + int(g() % 9);
+    p.nq = 1 + int64_t(g() % 300), p.nk = 1 + int64_t(g() % 900);
+    p.offset = round % 2 ? p.nk - p.nq : int64_t(g() % 400) - 50;
+    const int64_t length = std::max<int64_t>(1, p.offset + p.nq), keys = std::min(p.nk, length);
+    estimate::ProbeTiles s;
+    s.batch = 1, s.heads = 2, s.block = block;
+    s.columns = (keys + block - 1) / block, s.diagonals = (length + block - 1) / block;
+    for (int64_t n = 0; n < 2 * s.columns; ++n) s.vertical.push_back(double(g() % 5));
+    for (int64_t n = 0; n < 2 * s.diagonals; ++n) s.slash.push_back(double(g() % 5));
+    for (int h = 0; h < 2; ++h) {
+      s.vertical_tokens.push_back(int64_t(g() % 40)), s.slash_tokens.push_back(int64_t(g() % 40));
+    }
+    const int64_t least = int64_t(g() % 4);
+    const bool smallest = round % 5 == 0;
+    const TileBits got = lists::vertical_slash_tiles({1, nullptr}, p, s, least, smallest);
+    for (int64_t h = 0; h < 2; ++h) {
+      const auto best = [&](const double* x, int64_t n, int64_t tokens) {
+        std::vector<int64_t> ids;
+        for (int64_t i = 1; i < n; ++i) ids.push_back(i);
+        std::stable_sort(ids.begin(), ids.end(), [&](int64_t a, int64_t b) { return x[a] > x[b]; });
+        ids.insert(ids.begin(), 0);
+        const int64_t count = std::max(smallest ? 1 : tokens / block + 1, least);
+        ids.resize(size_t(std::min(count, n)));
+        return std::vector<bool>([&] {
+          std::vector<bool> in(size_t(n), false);
+          for (const int64_t i : ids) in[size_t(i)] = true;
+          return in;
+        }());
+      };
+      const auto v = best(&s.vertical[h * s.columns], s.columns, s.vertical_tokens[h]);
+      const auto o = best(&s.slash[h * s.diagonals], s.diagonals, s.slash_tokens[h]);
+      for (int64_t r = 0; r < got.rows; ++r)
+        for (int64_t c = 0; c < got.cols; ++c) {
+          bool want = false;
+          for (int64_t i = r * block; i < std::min<int64_t>(p.nq, (r + 1) * block); ++i) {
+            const int64_t own = (i + p.offset) / block;
+            if (i + p.offset < 0 || c > own) continue;
+            want |= o[size_t(own - c)] || (c < s.columns && v[size_t(c)]);
+          }
+          ASSERT_EQ(got.get(0, h, r, c), want) << round << " row " << r << " column " << c;
+        }
+    }
+  }
+}
+
 TEST(Estimate, MassKnowsTheModelsScoreAndNorm) {
   for (const Case& c : kCases) {
     Data d(c);

@@ -1,11 +1,12 @@
 // Antidiagonal block scores; the arithmetic is that of stages/estimate/antidiagonal.cc.
 //
-// A block multiplies 128 query groups by 128 key groups (fewer where tiles do not divide 128). The
-// products are integers (stages/levels.h), so tensor cores may add a token's channels in any order;
-// after each token they are scaled and added to the group's sum, and at the end only the maximum
-// and the sum of exponentials of each tile leave: 8 bytes for per_tile logits.
+// A block multiplies 128 query groups by 128 key groups (fewer where tiles do not divide 128);
+// antidiagonal_sm90.cu does the same on Hopper's tensor cores. The products are integers
+// (stages/levels.h), so tensor cores may add a token's channels in any order; after each token they
+// are scaled and added to the group's sum, and at the end only the maximum and the sum of
+// exponentials of each tile leave: 8 bytes for per_tile logits.
 #include "cuda/sm80/ptx.cuh"
-#include "cuda/stages/common.cuh"
+#include "cuda/stages/antidiagonal.cuh"
 
 namespace regard::cuda::stages {
 namespace {
@@ -23,12 +24,6 @@ struct Stage {
 constexpr int kBytes = int(sizeof(Stage)) * kStages;
 static_assert(kBytes >= kSide * kPitch * 4);
 
-__device__ int visible(const Antidiagonal& p, int64_t g) {
-  if (!p.causal) return p.k_groups;
-  const int64_t last = p.offset + min((g + 1) * p.stride, p.nq) - 1;
-  return last < 0 ? 0 : int(min(int64_t(p.k_groups), last / p.stride + 1));
-}
-
 __device__ void copy4(uint32_t to, const float* from, bool valid) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to), "l"(from),
                "r"(valid ? 4 : 0)
@@ -45,8 +40,7 @@ class Product {
   __device__ Product(const Antidiagonal& p, Stage* stages, int64_t bh, int g0, int j0)
       : p_(p), stages_(stages), chunks_(p.q.padded / kChunk), steps_(p.stride * chunks_) {
     const int64_t b = bh / p.heads, kv = bh % p.heads / p.group, kv_heads = p.heads / p.group;
-    q_row_ = bh * p.nq, k_row_ = (b * kv_heads + kv) * p.nk;
-    q_token_ = int64_t(g0) * p.stride + p.stride - 1, k_token_ = int64_t(j0) * p.stride;
+    bh_ = bh, kv_ = b * kv_heads + kv, g0_ = g0, j0_ = j0;
     const int warp = threadIdx.x / 32;
     row_ = warp / 4 * kWarpRows, col_ = warp % 4 * kWarpCols;
   }
@@ -90,22 +84,25 @@ class Product {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = i * 32 + threadIdx.x / 8, word = threadIdx.x % 8;
-        const int64_t q = q_token_ + int64_t(row) * p_.stride - t;
-        const int64_t k = k_token_ + int64_t(row) * p_.stride + t;
-        const int64_t from_q = q < p_.nq ? (q_row_ + q) * p_.q.padded + channel + word * 8 : 0;
-        const int64_t from_k = k < p_.nk ? (k_row_ + k) * p_.k.padded + channel + word * 8 : 0;
-        copy16(at(s.q, row, word), p_.q.x + from_q, q < p_.nq);
-        copy16(at(s.k, row, word), p_.k.x + from_k, k < p_.nk);
+        const bool q = g0_ + row < p_.q_groups, k = j0_ + row < p_.k_groups;
+        const int64_t q_token = int64_t(q ? g0_ + row : 0) * p_.stride + p_.stride - 1 - t;
+        const int64_t k_token = int64_t(k ? j0_ + row : 0) * p_.stride + t;
+        copy16(at(s.q, row, word),
+               p_.q.x + (bh_ * p_.q.tokens + q_token) * p_.q.padded + channel + word * 8, q);
+        copy16(at(s.k, row, word),
+               p_.k.x + (kv_ * p_.k.tokens + k_token) * p_.k.padded + channel + word * 8, k);
       }
       const int row = threadIdx.x % kSide;
       if (threadIdx.x < kSide) {
-        const int64_t q = q_token_ + int64_t(row) * p_.stride - t;
-        copy4(sm80::shared_address(&s.q_scale[row]), p_.q.scale + (q < p_.nq ? q_row_ + q : 0),
-              q < p_.nq);
+        const bool q = g0_ + row < p_.q_groups;
+        copy4(
+            sm80::shared_address(&s.q_scale[row]),
+            p_.q.scale + (bh_ * p_.stride + p_.stride - 1 - t) * p_.q.groups + (q ? g0_ + row : 0),
+            q);
       } else {
-        const int64_t k = k_token_ + int64_t(row) * p_.stride + t;
-        copy4(sm80::shared_address(&s.k_scale[row]), p_.k.scale + (k < p_.nk ? k_row_ + k : 0),
-              k < p_.nk);
+        const bool k = j0_ + row < p_.k_groups;
+        copy4(sm80::shared_address(&s.k_scale[row]),
+              p_.k.scale + (kv_ * p_.stride + t) * p_.k.groups + (k ? j0_ + row : 0), k);
       }
     }
     sm80::copy_commit();
@@ -154,8 +151,8 @@ class Product {
   const Antidiagonal& p_;
   Stage* const stages_;
   const int chunks_, steps_;
-  int64_t q_row_, k_row_, q_token_, k_token_;
-  int row_, col_;
+  int64_t bh_, kv_;
+  int g0_, j0_, row_, col_;
   float token_[4][4][4] = {}, sum_[4][4][4] = {};
 };
 
@@ -171,19 +168,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* const logits = reinterpret_cast<float*>(memory);
   product.store(logits);
   __syncthreads();
-  for (int item = threadIdx.x; item < kSide * tiles; item += kThreads) {
-    const int row = item % kSide, tile = item / kSide, g = g0 + row;
-    if (g >= end) continue;
-    const int begin = j0 + tile * p.per_tile, live = min(p.per_tile, visible(p, g) - begin);
-    if (live <= 0) continue;
-    const float* const x = &logits[row * kPitch + tile * p.per_tile];
-    float top = -kInf, sum = 0;
-    for (int j = 0; j < live; ++j) top = x[j] > top ? x[j] : top;
-    const float shift = top == -kInf ? 0 : top;
-    for (int j = 0; j < live; ++j) sum += exponential::of(x[j] - shift);
-    p.tiles[(int64_t(blockIdx.z) * p.groups + g - p.first) * p.cols + begin / p.per_tile] =
-        make_float2(top, sum);
-  }
+  finish_tiles(p, logits, kSide, kPitch, g0, end, j0, tiles, threadIdx.x, kThreads);
 }
 
 // One block a row of tiles: the softmax of each group over its tiles, then the groups in order.
@@ -220,12 +205,16 @@ __global__ void __launch_bounds__(kThreads) tiles_kernel(const __grid_constant__
 
 }  // namespace
 
-void launch_antidiagonal(const Antidiagonal& p, void* stream) {
-  const int width = kSide / p.per_tile * p.per_tile;
-  cudaFuncSetAttribute(product_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  const dim3 products(unsigned((p.k_groups + width - 1) / width),
-                      unsigned((p.groups + kSide - 1) / kSide), unsigned(p.pairs));
-  product_kernel<<<products, kThreads, kBytes, cudaStream_t(stream)>>>(p);
+void launch_antidiagonal(const Antidiagonal& p, bool wgmma, void* stream) {
+  if (wgmma) {
+    launch_antidiagonal_products_sm90(p, stream);
+  } else {
+    const int width = kSide / p.per_tile * p.per_tile;
+    cudaFuncSetAttribute(product_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    const dim3 products(unsigned((p.k_groups + width - 1) / width),
+                        unsigned((p.groups + kSide - 1) / kSide), unsigned(p.pairs));
+    product_kernel<<<products, kThreads, kBytes, cudaStream_t(stream)>>>(p);
+  }
   const dim3 tiles(unsigned((p.groups + p.per_tile - 1) / p.per_tile), unsigned(p.pairs));
   tiles_kernel<<<tiles, kThreads, 0, cudaStream_t(stream)>>>(p);
 }

@@ -5,50 +5,74 @@
 namespace regard::cuda::stages {
 namespace {
 
-constexpr int kWarps = 8, kMostSteps = 8;  // 256 channels
+constexpr int kWarps = 8, kTogether = 4;  // rows of a warp in flight
+
+template <class T, int kSteps>
+__global__ void __launch_bounds__(kWarps * 32) levels_kernel(const Rows from, const Levels to) {
+  const int lane = threadIdx.x % 32;
+  const int first = (int(blockIdx.x) * kWarps + int(threadIdx.x) / 32) * kTogether;
+  const int64_t bh = blockIdx.y, row = bh * to.tokens + first;
+  const T* const src = row_of<T>(from, bh / from.heads, int(bh % from.heads), first);
+  const int64_t step = from.token / int64_t(sizeof(T));
+  float x[kTogether][kSteps], square[kTogether];
+#pragma unroll
+  for (int n = 0; n < kTogether; ++n) {
+    const bool inside = first + n < from.tokens;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int c = i * 32 + lane;
+      x[n][i] = inside && c < from.channels ? to_float(src[n * step + c]) : 0.0f;
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < kTogether; ++n) {
+    square[n] = 0;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i)
+      if (i * 32 + lane < from.channels) square[n] = fmaf(x[n][i], x[n][i], square[n]);
+    square[n] = fold(square[n]);
+  }
+#pragma unroll
+  for (int n = 0; n < kTogether; ++n) {
+    if (first + n >= to.tokens) return;
+    const bool fits = square[n] >= levels::kLeastSquare && square[n] <= levels::kMostSquare;
+    const float length = __fsqrt_rn(square[n]),
+                inverse = fits ? __fdiv_rn(levels::kLength, length) : 0;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int c = i * 32 + lane;
+      if (c >= to.padded) break;
+      float y = rintf(x[n][i] * inverse);
+      const float even = rintf(y * 0.5f);
+      if (fabsf(y) > levels::kExact) y = even + even;
+      to.x[(row + n) * to.padded + c] = fits ? __half_as_ushort(__float2half_rn(y)) : uint16_t(0);
+    }
+    const int token = first + n;
+    if (lane == 0)
+      to.scale[(bh * to.stride + token % to.stride) * to.groups + token / to.stride] =
+          fits                               ? __fdiv_rn(length, levels::kLength)
+          : square[n] < levels::kLeastSquare ? 0.0f
+                                             : __uint_as_float(0x7fc00000u);
+  }
+}
 
 template <class T>
-__global__ void levels_kernel(const Rows from, const Levels to) {
-  const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  if (row >= int64_t(from.batches) * from.heads * from.tokens) return;
-  const int64_t bh = row / from.tokens;
-  const T* const src = row_of<T>(from, bh / from.heads, int(bh % from.heads), row % from.tokens);
-  float x[kMostSteps], square = 0;
-#pragma unroll
-  for (int i = 0; i < kMostSteps; ++i) {
-    const int c = i * 32 + lane;
-    x[i] = c < from.channels ? to_float(src[c]) : 0.0f;
-    if (c < from.channels) square = fmaf(x[i], x[i], square);
+void launch(const Rows& from, const Levels& to, void* stream) {
+  const dim3 blocks(unsigned((to.tokens + kWarps * kTogether - 1) / (kWarps * kTogether)),
+                    unsigned(from.batches * from.heads));
+  if (to.padded <= 64) {
+    levels_kernel<T, 2><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(from, to);
+  } else if (to.padded <= 128) {
+    levels_kernel<T, 4><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(from, to);
+  } else {
+    levels_kernel<T, 8><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(from, to);
   }
-  square = fold(square);
-  const bool fits = square >= levels::kLeastSquare && square <= levels::kMostSquare;
-  const float length = __fsqrt_rn(square), inverse = fits ? __fdiv_rn(levels::kLength, length) : 0;
-#pragma unroll
-  for (int i = 0; i < kMostSteps; ++i) {
-    const int c = i * 32 + lane;
-    if (c >= to.padded) break;
-    float y = rintf(x[i] * inverse);
-    const float even = rintf(y * 0.5f);
-    if (fabsf(y) > levels::kExact) y = even + even;
-    to.x[row * to.padded + c] = fits ? __half_as_ushort(__float2half_rn(y)) : uint16_t(0);
-  }
-  if (lane == 0)
-    to.scale[row] = fits                            ? __fdiv_rn(length, levels::kLength)
-                    : square < levels::kLeastSquare ? 0.0f
-                                                    : __uint_as_float(0x7fc00000u);
 }
 
 }  // namespace
 
 void launch_levels(const Rows& from, const Levels& to, void* stream) {
-  const int64_t rows = int64_t(from.batches) * from.heads * from.tokens;
-  const unsigned blocks = unsigned((rows + kWarps - 1) / kWarps);
-  if (from.bf16) {
-    levels_kernel<__nv_bfloat16><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(from, to);
-  } else {
-    levels_kernel<__half><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(from, to);
-  }
+  from.bf16 ? launch<__nv_bfloat16>(from, to, stream) : launch<__half>(from, to, stream);
 }
 
 }  // namespace regard::cuda::stages

@@ -5,6 +5,8 @@
 #pragma once
 #include <cstdint>
 
+#include "stages/units.h"
+
 namespace regard::cuda::stages {
 
 // A tensor of 16-bit elements, channels side by side. Strides in bytes.
@@ -15,13 +17,14 @@ struct Rows {
   bool bf16 = false;
 };
 
-// Levels (stages/levels.h) of every token, and their scales. `padded`: channels of a row of levels,
-// a multiple of kChunk, zeros behind the tensor's own.
+// Levels (stages/levels.h) of every token, and their scales, in groups of `stride` tokens: token t
+// is number t % stride of group t / stride. Zeros fill the channels up to `padded`, a multiple of
+// kChunk, and the last group. There is room for the scales of `groups`, a multiple of 4.
 constexpr int kChunk = 64;
 struct Levels {
   uint16_t* x = nullptr;   // f16 [batch, heads, tokens, padded]
-  float* scale = nullptr;  // [batch, heads, tokens]
-  int32_t padded = 0;
+  float* scale = nullptr;  // [batch, heads, stride, groups]
+  int32_t padded = 0, tokens = 0, stride = 0, groups = 0;
 };
 void launch_levels(const Rows& from, const Levels& to, void* stream);
 
@@ -39,7 +42,17 @@ struct Antidiagonal {
   float scale = 0;  // of a product: the problem's over the stride
 };
 constexpr int kMostPerTile = 128;
-void launch_antidiagonal(const Antidiagonal& p, void* stream);
+// wgmma: the products by the kernel that only sm_90 runs; the same numbers.
+void launch_antidiagonal(const Antidiagonal& p, bool wgmma, void* stream);
+void launch_antidiagonal_products_sm90(const Antidiagonal& p, void* stream);
+
+// Rows of scores [rows, cols] to their softmax.
+struct Softmax {
+  const float* from = nullptr;
+  float* to = nullptr;
+  int64_t rows = 0, cols = 0;
+};
+void launch_softmax(const Softmax& p, void* stream);
 
 // Means of tokens [first, last) in blocks; exactly one of the results is given.
 struct Means {
@@ -76,6 +89,27 @@ struct Probe {
   float scale = 0;
 };
 void launch_probe(const Probe& p, void* stream);
+
+// The probe by tiles: arrays 2 n and 2 n + 1 are the columns and the diagonals of head n.
+struct ProbeTiles {
+  const float *vertical = nullptr, *slash = nullptr;  // [heads, nk], [heads, offsets]
+  double* sums = nullptr;                             // [heads, columns], then [heads, diagonals]
+  units::Crossing* crossings = nullptr;               // [2 * heads]
+  int64_t nk = 0, offsets = 0, keys = 0, length = 0;  // counted: [0, keys), [0, length)
+  int32_t heads = 0, block = 0, columns = 0, diagonals = 0;
+  double gamma = 0;  // 0: no crossings
+};
+void launch_probe_tiles(const ProbeTiles& p, void* stream);
+
+// Products of one mean of queries a head with means of keys, f64.
+struct MeanProducts {
+  const double *q = nullptr,
+               *k = nullptr;  // [batch, heads, channels], [batch, kv, tiles, channels]
+  double* out = nullptr;      // [batch, heads, tiles]
+  int32_t pairs = 0, group = 0, tiles = 0, channels = 0;
+  float scale = 0;
+};
+void launch_mean_products(const MeanProducts& p, void* stream);
 
 // stages/select.h, every row by itself.
 struct Select {

@@ -29,7 +29,6 @@ double relative_entropy(const Shares& a, const Shares& m) {
 // Means of tokens [first, last) in blocks: [size[0], size[1], blocks, channels].
 std::vector<double> means(const Ctx& ctx, const View& v, int64_t first, int64_t last,
                           int64_t block) {
-  if (v.device == Device::cuda) return device::means(v, first, last, block, ctx.stream);
   const int64_t depth = v.size[3], blocks = (last - first + block - 1) / block;
   std::vector<double> out(size_t(v.size[0] * v.size[1] * blocks * depth), 0.0);
   parallel_for(v.size[0] * v.size[1] * blocks, ctx.threads, [&](int64_t item, int) {
@@ -44,28 +43,43 @@ std::vector<double> means(const Ctx& ctx, const View& v, int64_t first, int64_t 
   return out;
 }
 
-}  // namespace
-
-BlockScores divergence(const Ctx& ctx, const Inputs& x, const VerticalSlash& probe, int block) {
-  const StageTimer timer(ctx, "estimate.divergence");
+// Scaled products of the mean of the last `block` queries with the means of the first `keys` keys
+// in blocks, channel by channel: [batch, heads, tiles].
+std::vector<double> mean_products(const Ctx& ctx, const Inputs& x, int64_t keys, int64_t block) {
+  if (x.q.device == Device::cuda) return device::mean_products(x, keys, block, ctx.stream);
   const Problem& p = x.problem;
-  BlockScores out{p.batch, p.heads, 1, 1, Scores(size_t(p.batch * p.heads))};
-  const int64_t keys = x.causal ? std::clamp<int64_t>(p.offset + p.nq, 0, p.nk) : p.nk;
   const int64_t tiles = (keys + block - 1) / block;
   const std::vector<double> queries =
       means(ctx, x.q, std::max<int64_t>(0, p.nq - block), p.nq, block);
   const std::vector<double> key_means = means(ctx, x.k, 0, keys, block);
+  std::vector<double> out(size_t(p.batch * p.heads * tiles), 0.0);
   parallel_for(p.batch * p.heads, ctx.threads, [&](int64_t bh, int) {
     const int64_t b = bh / p.heads, kv = bh % p.heads / p.group();
     const double* const query = &queries[bh * p.dk];
-    Shares seen(size_t(tiles), 0.0), guess(size_t(tiles), 0.0), middle(size_t(tiles), 0.0);
-    for (int64_t j = 0; j < keys; ++j) seen[j / block] += probe.vertical[bh * probe.nk + j];
-    double top = -INFINITY;
     for (int64_t c = 0; c < tiles; ++c) {
       const double* const key = &key_means[((b * p.kv_heads + kv) * tiles + c) * p.dk];
-      for (int64_t t = 0; t < p.dk; ++t) guess[c] += query[t] * key[t] * p.scale;
-      top = std::max(top, guess[c]);
+      double& sum = out[bh * tiles + c];
+      for (int64_t t = 0; t < p.dk; ++t) sum += query[t] * key[t] * p.scale;
     }
+  });
+  return out;
+}
+
+}  // namespace
+
+BlockScores divergence(const Ctx& ctx, const Inputs& x, const ProbeTiles& probe) {
+  const StageTimer timer(ctx, "estimate.divergence");
+  const Problem& p = x.problem;
+  const int64_t block = probe.block;
+  BlockScores out{p.batch, p.heads, 1, 1, Scores(size_t(p.batch * p.heads))};
+  const int64_t keys = std::clamp<int64_t>(p.offset + p.nq, 0, p.nk);
+  const int64_t tiles = (keys + block - 1) / block;
+  const std::vector<double> guesses = mean_products(ctx, x, keys, block);
+  parallel_for(p.batch * p.heads, ctx.threads, [&](int64_t bh, int) {
+    Shares seen(&probe.vertical[bh * probe.columns], &probe.vertical[bh * probe.columns] + tiles);
+    Shares guess(&guesses[bh * tiles], &guesses[bh * tiles] + tiles), middle(size_t(tiles), 0.0);
+    double top = -INFINITY;
+    for (const double g : guess) top = std::max(top, g);
     for (double& g : guess) g = std::exp(g - top);
     normalise(&seen);
     normalise(&guess);

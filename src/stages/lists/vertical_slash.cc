@@ -105,40 +105,48 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
   return out;
 }
 
-TileBits vertical_slash_tiles(const Problem& p, const estimate::VerticalSlash& s, int block,
-                              double gamma, int64_t least) {
+TileBits vertical_slash_tiles(const Ctx& ctx, const Problem& p, const estimate::ProbeTiles& s,
+                              int64_t least, bool smallest) {
+  const StageTimer timer(ctx, "lists.vertical_slash_tiles");
   need_one_sequence(p, "vertical slash");
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const int64_t length = std::max<int64_t>(1, p.offset + p.nq);
-  // The best tiles of `sums` over `n` tokens, as a set.
-  const auto best = [&](const float* sums, int64_t n) {
-    std::vector<float> tokens(sums, sums + n), tiles(size_t((n + block - 1) / block), 0.0f);
-    std::vector<double> mass(tiles.size(), 0.0);
-    for (int64_t j = 0; j < n; ++j) mass[j / block] += sums[j];
-    std::copy(mass.begin(), mass.end(), tiles.begin());
-    tiles[0] = kInf;
-    std::sort(tokens.begin(), tokens.end(), std::greater<>());
-    double total = 0, sum = 0;
-    for (const float t : tokens) total += t;
-    int64_t count = 0;
-    while (count < n && (count == 0 || sum < gamma * total)) sum += tokens[count++];
-    const int64_t wanted = std::max(gamma > 0 ? count / block + 1 : 1, least);
-    std::vector<char> out(tiles.size(), 0);
-    for (const int64_t t : top_indices(tiles.data(), int64_t(tiles.size()), wanted)) out[t] = 1;
-    return out;
-  };
+  const int64_t block = s.block;
   TileBits out(p.batch, p.heads, (p.nq + block - 1) / block, (p.nk + block - 1) / block);
+  std::vector<float> mass;
+  const auto best = [&](const double* sums, int64_t n, int64_t tokens) {
+    mass.assign(sums, sums + n);
+    mass[0] = kInf;
+    return top_indices(mass.data(), n, std::max(smallest ? 1 : tokens / block + 1, least));
+  };
+  // Bit c of `columns`: key tile c. Bit diagonals - 1 - d of `slashes`: diagonal d, so that shifted
+  // down by diagonals - 1 - own, bit c is that of diagonal own - c.
+  const int64_t words = out.words_per_row();
+  std::vector<uint64_t> columns(static_cast<size_t>(words)),
+      slashes(size_t(s.diagonals / 64 + words + 2));
   for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
-    const auto columns = best(&s.vertical[bh * s.nk], std::min(p.nk, length));
-    const auto slashes = best(&s.slash[bh * s.offsets], length);
+    std::fill(columns.begin(), columns.end(), 0), std::fill(slashes.begin(), slashes.end(), 0);
+    for (const int64_t c : best(&s.vertical[bh * s.columns], s.columns, s.vertical_tokens[bh]))
+      columns[c >> 6] |= uint64_t(1) << (c & 63);
+    for (const int64_t d : best(&s.slash[bh * s.diagonals], s.diagonals, s.slash_tokens[bh])) {
+      const int64_t bit = s.diagonals - 1 - d;
+      slashes[bit >> 6] |= uint64_t(1) << (bit & 63);
+    }
     for (int64_t r = 0; r < out.rows; ++r) {
       const int64_t first = p.offset + r * block,
                     last = std::min(first + block, p.offset + p.nq) - 1;
+      uint64_t* const row = out.word(bh / p.heads, bh % p.heads, r);
       for (int64_t own = std::max<int64_t>(0, first) / block; last >= 0 && own <= last / block;
-           ++own)
-        for (int64_t c = 0; c <= std::min(own, out.cols - 1); ++c)
-          if (slashes[own - c] || (c < int64_t(columns.size()) && columns[c]))
-            out.set(bh / p.heads, bh % p.heads, r, c);
+           ++own) {
+        const int64_t down = s.diagonals - 1 - own, shift = down & 63;
+        const int64_t count = std::min(own + 1, out.cols);  // tiles up to its own
+        for (int64_t w = 0; w * 64 < count; ++w) {
+          const uint64_t* const from = &slashes[(down >> 6) + w];
+          uint64_t bits = from[0] >> shift | (shift ? from[1] << (64 - shift) : 0);
+          bits |= columns[w];
+          if (count - w * 64 < 64) bits &= (uint64_t(1) << (count - w * 64)) - 1;
+          row[w] |= bits;
+        }
+      }
     }
   }
   return out;

@@ -114,11 +114,13 @@ TileBits rows_not_above(const Problem& p, int bq, int bk, const BlockScores& val
 
 TileBits heads_below(const Problem& p, int bq, int bk, const BlockScores& values, double limit) {
   const TileBits shape = none(p, bq, bk);
-  TileBits out(p.batch, p.heads, shape.rows, shape.cols);
+  TileBits row(1, 1, 1, shape.cols), out(p.batch, p.heads, shape.rows, shape.cols);
+  row.fill(true);
+  const uint64_t* const all = row.word(0, 0, 0);
   for (int64_t b = 0; b < out.batch; ++b)
     for (int64_t h = 0; h < out.heads; ++h)
-      for (int64_t r = 0; r < out.rows; ++r)
-        for (int64_t c = 0; c < out.cols; ++c) out.set(b, h, r, c, values.row(b, h, 0)[0] < limit);
+      for (int64_t r = 0; r < out.rows && values.row(b, h, 0)[0] < limit; ++r)
+        std::copy(all, all + row.words_per_row(), out.word(b, h, r));
   return out;
 }
 

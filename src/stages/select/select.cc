@@ -17,37 +17,29 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 float rank_of(float s) { return std::isnan(s) ? -kInf : s; }
 
-// Best first: higher score, then lower index.
-struct Better {
-  const float* s;
-  bool operator()(int64_t a, int64_t b) const {
-    const float x = rank_of(s[a]), y = rank_of(s[b]);
-    return x != y ? x > y : a < b;
-  }
-};
+// Score and index in one word: ascending words are descending scores, then ascending indices.
+uint64_t word_of(float score, int64_t i) {
+  const auto bits = std::bit_cast<uint32_t>(rank_of(score) + 0.0f);  // -0 becomes 0: they tie
+  const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return uint64_t(~ascending) << 32 | uint64_t(i);
+}
 
 // Hands out candidates best first; a heap, because most are never asked for.
 class BestFirst {
  public:
-  BestFirst(const float* s, std::vector<int64_t> candidates)
-      : heap_(std::move(candidates)), worse_{{s}} {
-    std::make_heap(heap_.begin(), heap_.end(), worse_);
+  explicit BestFirst(std::vector<uint64_t> candidates) : heap_(std::move(candidates)) {
+    std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
   bool empty() const { return heap_.empty(); }
   int64_t next() {
-    std::pop_heap(heap_.begin(), heap_.end(), worse_);
-    const int64_t best = heap_.back();
+    std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
+    const uint64_t best = heap_.back();
     heap_.pop_back();
-    return best;
+    return int64_t(best & 0xffffffff);
   }
 
  private:
-  struct Worse {  // std heaps keep the greatest on top
-    Better better;
-    bool operator()(int64_t a, int64_t b) const { return better(b, a); }
-  };
-  std::vector<int64_t> heap_;
-  Worse worse_;
+  std::vector<uint64_t> heap_;
 };
 
 int64_t whole(double amount, Selector::Round round) {
@@ -63,23 +55,24 @@ class Competition {
 
   template <class Keep>
   void run(const Keep& keep) const {
-    std::vector<int64_t> candidates;
+    std::vector<uint64_t> candidates;
     double total = 0, sum = 0;
     int64_t count = 0;
     for (int64_t i = 0; i < n_; ++i) {
-      const bool scored = rank_of(s_[i]) != -kInf, first = forced_[i] && how_.forced_counts;
+      const bool forced = !forced_.empty() && forced_[i];
+      const bool scored = rank_of(s_[i]) != -kInf, first = forced && how_.forced_counts;
       if (scored) total += s_[i];
-      if (forced_[i]) keep(i);
+      if (forced) keep(i);
       if (first) {
         ++count;
         if (scored) sum += s_[i];
       } else if (scored) {
-        candidates.push_back(i);
+        candidates.push_back(word_of(s_[i], i));
       }
     }
     const double goal = how_.amount * total;
     int64_t extra = goal > 0 ? how_.extra : 0;
-    for (BestFirst best(s_, std::move(candidates)); !best.empty() && count < how_.max_count;) {
+    for (BestFirst best(std::move(candidates)); !best.empty() && count < how_.max_count;) {
       const int64_t i = best.next();
       if (!inside(i, count, sum, goal) && count >= how_.min_count &&
           !(how_.cut == Selector::Cut::coverage && extra-- > 0))
@@ -127,6 +120,13 @@ void best_of_row(const float* scores, int64_t cols, const uint64_t* forced, cons
   scan::set_bits(s.data(), cols, scan::best(s.data(), cols, std::min(wanted, most)), out);
 }
 
+bool any_of(const TileBits& bits, int64_t bh, int64_t heads) {
+  const uint64_t* const words =
+      bits.word(bits.batch == 1 ? 0 : bh / heads, bits.heads == 1 ? 0 : bh % heads, 0);
+  return std::any_of(words, words + bits.rows * bits.words_per_row(),
+                     [](uint64_t w) { return w != 0; });
+}
+
 }  // namespace
 
 BlockScores on_host(BlockScores scores) {
@@ -148,7 +148,7 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
                                                                 : rows;
   TileBits out(scores.batch, scores.heads, scores.rows, scores.cols);
   const TileBits* forced = how.forced;
-  if (how.cut == Selector::Cut::top_k && how.scope == Selector::Scope::row) {
+  if (how.cut == Selector::Cut::top_k && how.scope == Selector::Scope::row && !how.heads) {
     constexpr int64_t kRows = 16;  // a work item
     parallel_for((rows + kRows - 1) / kRows, ctx.threads, [&](int64_t item, int) {
       for (int64_t row = item * kRows; row < std::min((item + 1) * kRows, rows); ++row) {
@@ -172,7 +172,8 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
       visit(row / scores.rows / scores.heads, row / scores.rows % scores.heads, row % scores.rows,
             c);
     };
-    std::vector<char> is_forced(size_t(together * scores.cols), 0);
+    if (how.heads && !any_of(*how.heads, first / scores.rows, scores.heads)) return;
+    std::vector<char> is_forced(forced ? size_t(together * scores.cols) : 0, 0);
     if (forced)
       for (int64_t i = 0; i < together * scores.cols; ++i)
         at(i, [&](int64_t b, int64_t h, int64_t r, int64_t c) {
@@ -201,7 +202,7 @@ BlockScores without(BlockScores scores, const TileBits& bits) {
 }
 
 BlockScores row_softmax(BlockScores scores) {
-  scores = on_host(std::move(scores));
+  if (scores.device) return device::row_softmax(scores);
   for (int64_t row = 0; row < scores.batch * scores.heads * scores.rows; ++row) {
     float* s = &scores.s[row * scores.cols];
     const float top = matrix::max_of(s, scores.cols);

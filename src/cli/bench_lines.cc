@@ -22,7 +22,7 @@ std::string trimmed(const std::string& s) {
 std::string key_of(const std::string& word) { return word.substr(0, word.find('=')); }
 
 // `problem` with one word exchanged for another with the same key, or added.
-std::string exchange(const std::string& problem, const std::string& word) {
+std::string exchanged(const std::string& problem, const std::string& word) {
   std::istringstream in(problem);
   std::string out;
   bool found = false;
@@ -70,7 +70,7 @@ ProblemLine parse_line(const std::string& text) {
     } else if (word == "alone") {
       line.alone = true;
     } else if (word.starts_with("base:")) {
-      line.base = exchange(line.base.empty() ? line.problem : line.base, word.substr(5));
+      line.base = exchanged(line.base.empty() ? line.problem : line.base, word.substr(5));
     } else if (at != std::string::npos) {
       line.targets.push_back(parse_target(word, at));
     } else {
@@ -125,7 +125,7 @@ void in_each_numeric(const std::vector<std::string>& names, std::vector<ProblemF
     for (const ProblemLine& line : f.lines)
       for (const std::string& name : names) {
         lines.push_back(line);
-        lines.back().problem = exchange(line.problem, "numeric=" + name);
+        lines.back().problem = exchanged(line.problem, "numeric=" + name);
       }
     f.lines = std::move(lines);
   }

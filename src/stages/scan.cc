@@ -156,9 +156,6 @@ uint32_t rank_of(float x) {
   return bits >> 31 ? bits : ~(bits | 0x80000000u);
 }
 
-// Rank and index in one word: ascending words are best first.
-uint64_t word_of(const float* x, uint32_t j) { return uint64_t(rank_of(x[j])) << 32 | j; }
-
 Cut cut_at(const float* x, uint64_t word) {
   const uint32_t j = uint32_t(word);
   return {x[j], int64_t(j)};
@@ -174,7 +171,7 @@ Cut best_few(const float* x, int64_t n, int64_t k) {
   for (int64_t j = 0, count = 0; j < n;) {
     j = HWY_DYNAMIC_DISPATCH(Above)(x, j, n, least, int64_t(fresh.size()) - int64_t(words.size()),
                                     fresh.data(), &count);
-    for (int64_t c = 0; c < count; ++c) words.push_back(word_of(x, fresh[c]));
+    for (int64_t c = 0; c < count; ++c) words.push_back(word_of(x[fresh[c]], fresh[c]));
     if (int64_t(words.size()) <= k) continue;
     std::nth_element(words.begin(), words.begin() + (k - 1), words.end());
     words.resize(size_t(k));
@@ -196,7 +193,7 @@ Cut best_many(const float* x, int64_t n, int64_t k) {
   static thread_local std::vector<uint64_t> words;
   words.clear();
   for (int64_t j = 0; j < n; ++j)
-    if (rank_of(x[j]) >> kShift == of && x[j] > -kInf) words.push_back(word_of(x, uint32_t(j)));
+    if (rank_of(x[j]) >> kShift == of && x[j] > -kInf) words.push_back(word_of(x[j], uint32_t(j)));
   const int64_t nth = k - before - 1;
   if (nth >= int64_t(words.size())) return {-kInf, -1};
   std::nth_element(words.begin(), words.begin() + nth, words.end());
@@ -222,6 +219,8 @@ void at_least(const float* x, int64_t n, double least, std::vector<uint32_t>* ou
   const int64_t count = HWY_DYNAMIC_DISPATCH(AtLeast)(x, n, limit, found.data());
   out->insert(out->end(), found.begin(), found.begin() + count);
 }
+
+uint64_t word_of(float x, uint32_t index) { return uint64_t(rank_of(x)) << 32 | index; }
 
 Cut best(const float* x, int64_t n, int64_t k) {
   if (k <= 0) return {kInf, -1};

@@ -14,6 +14,10 @@ Moments moments(const float* x, int64_t n);
 // Appends the indices of the numbers that are `least` or more, ascending; NaN is not.
 void at_least(const float* x, int64_t n, double least, std::vector<uint32_t>* out);
 
+// Number and index in one word: ascending words are descending numbers, then ascending indices. Not
+// for NaN.
+uint64_t word_of(float x, uint32_t index);
+
 // The k best of n numbers, the lower index first among equals: all above `least`, and those equal
 // to it up to index `last`. NaN and -inf are not among them, so they may be fewer.
 struct Cut {

@@ -17,39 +17,49 @@ namespace {
 // Where a logit is no number nothing is known of the share: the output stays as it is.
 float share_of(double kept, double total) { return total > 0 ? float(kept / total) : 1; }
 
-// The same without the probabilities of single pairs.
-void shares_by_tiles(const Ctx& ctx, const Inputs& x, const Plan& plan, const Tensor& out) {
-  constexpr int64_t kTile = 64, kRows = TileSums::kRows;
+// f(packed keys, b, h, first, count) for every `most` queries of every head.
+template <class F>
+void each_part(const Ctx& ctx, const Inputs& x, int64_t most, const F& f) {
   const Problem& p = x.problem;
-  const TileSums sums(x, kTile);
-  const int64_t parts = (p.nq + kRows - 1) / kRows, tiles = sums.tiles();
+  const int64_t parts = (p.nq + most - 1) / most;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
       const matrix::Packed keys = matrix::pack_keys(x.k, b, kv, ctx.threads);
       parallel_for(p.group() * parts, ctx.threads, [&](int64_t item, int) {
-        const int64_t h = kv * p.group() + item / parts, first = item % parts * kRows;
-        const int64_t count = std::min(kRows, p.nq - first);
-        static thread_local std::vector<float> top, sum, kept;
-        static thread_local std::vector<uint64_t> pairs;
-        top.resize(size_t(kRows * tiles)), sum.resize(top.size()), kept.resize(top.size());
-        pairs.resize(top.size());
-        PairRows rows(p, plan.branches.at(0));
-        for (int64_t i = 0; i < count; ++i)
-          std::copy_n(rows.row(b, h, first + i), tiles, &pairs[size_t(i * tiles)]);
-        sums.run(keys, b, h, first, count, top.data(), sum.data(), pairs.data(), kept.data());
-        for (int64_t i = 0; i < count; ++i) {
-          float* const weight = &top[size_t(i * tiles)];
-          const float most = matrix::max_of(weight, tiles);
-          matrix::exponentials(weight, tiles, std::isinf(most) && most < 0 ? 0 : most);
-          double in = 0, total = 0;
-          for (int64_t c = 0; c < tiles; ++c) {
-            total += double(sum[size_t(i * tiles + c)]) * weight[c];
-            in += double(kept[size_t(i * tiles + c)]) * weight[c];
-          }
-          *reinterpret_cast<float*>(out.view.at(b, h, first + i)) = share_of(in, total);
-        }
+        const int64_t first = item % parts * most;
+        f(keys, b, kv * p.group() + item / parts, first, std::min(most, p.nq - first));
       });
     }
+}
+
+// kept_share without the probabilities of single pairs.
+void shares_by_tiles(const Ctx& ctx, const Inputs& x, const Plan& plan, const Tensor& out) {
+  constexpr int64_t kTile = 64, kRows = TileSums::kRows;
+  const Problem& p = x.problem;
+  const TileSums sums(x, kTile);
+  const int64_t tiles = sums.tiles();
+  each_part(ctx, x, kRows,
+            [&](const matrix::Packed& keys, int64_t b, int64_t h, int64_t first, int64_t count) {
+              static thread_local std::vector<float> top, sum, kept;
+              static thread_local std::vector<uint64_t> pairs;
+              top.resize(size_t(kRows * tiles)), sum.resize(top.size()), kept.resize(top.size());
+              pairs.resize(top.size());
+              PairRows rows(p, plan.branches.at(0));
+              for (int64_t i = 0; i < count; ++i)
+                std::copy_n(rows.row(b, h, first + i), tiles, &pairs[size_t(i * tiles)]);
+              sums.run(keys, b, h, first, count, top.data(), sum.data(), pairs.data(), kept.data());
+              for (int64_t i = 0; i < count; ++i) {
+                float* const weight = &top[size_t(i * tiles)];
+                const float most = matrix::max_of(weight, tiles);
+                matrix::exponentials(weight, tiles, std::isinf(most) && most < 0 ? 0 : most);
+                double in = 0, total = 0;
+                for (int64_t c = 0; c < tiles; ++c) {
+                  total += double(sum[size_t(i * tiles + c)]) * weight[c];
+                  in += double(kept[size_t(i * tiles + c)]) * weight[c];
+                }
+                *reinterpret_cast<float*>(out.view.at(b, h, first + i)) = share_of(in, total);
+              }
+            });
 }
 
 }  // namespace
@@ -64,27 +74,22 @@ Tensor kept_share(const Ctx& ctx, const Inputs& x, const Plan& plan) {
   }
   const ProbabilityRows probabilities(x);
   constexpr int64_t kRows = 16;
-  const int64_t parts = (p.nq + kRows - 1) / kRows, stride = probabilities.stride();
-  for (int64_t b = 0; b < p.batch; ++b)
-    for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
-      const matrix::Packed keys = matrix::pack_keys(x.k, b, kv, ctx.threads);
-      parallel_for(p.group() * parts, ctx.threads, [&](int64_t item, int) {
-        const int64_t h = kv * p.group() + item / parts, first = item % parts * kRows;
-        const int64_t count = std::min(kRows, p.nq - first);
-        std::vector<float> rows(size_t(kRows * stride));
-        probabilities.run(keys, b, h, first, count, rows.data(), stride);
-        PairRows pairs(p, plan.branches.at(0));
-        for (int64_t i = 0; i < count; ++i) {
-          const uint64_t* bits = pairs.row(b, h, first + i);
-          double kept = 0, total = 0;
-          for (int64_t j = 0; j < p.nk; ++j) {
-            total += rows[i * stride + j];
-            if (bits[j >> 6] >> (j & 63) & 1) kept += rows[i * stride + j];
-          }
-          *reinterpret_cast<float*>(out.view.at(b, h, first + i)) = share_of(kept, total);
-        }
-      });
-    }
+  const int64_t stride = probabilities.stride();
+  each_part(ctx, x, kRows,
+            [&](const matrix::Packed& keys, int64_t b, int64_t h, int64_t first, int64_t count) {
+              std::vector<float> rows(size_t(kRows * stride));
+              probabilities.run(keys, b, h, first, count, rows.data(), stride);
+              PairRows pairs(p, plan.branches.at(0));
+              for (int64_t i = 0; i < count; ++i) {
+                const uint64_t* bits = pairs.row(b, h, first + i);
+                double kept = 0, total = 0;
+                for (int64_t j = 0; j < p.nk; ++j) {
+                  total += rows[i * stride + j];
+                  if (bits[j >> 6] >> (j & 63) & 1) kept += rows[i * stride + j];
+                }
+                *reinterpret_cast<float*>(out.view.at(b, h, first + i)) = share_of(kept, total);
+              }
+            });
   return out;
 }
 

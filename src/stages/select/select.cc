@@ -17,13 +17,6 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 float rank_of(float s) { return std::isnan(s) ? -kInf : s; }
 
-// Score and index in one word: ascending words are descending scores, then ascending indices.
-uint64_t word_of(float score, int64_t i) {
-  const auto bits = std::bit_cast<uint32_t>(rank_of(score) + 0.0f);  // -0 becomes 0: they tie
-  const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return uint64_t(~ascending) << 32 | uint64_t(i);
-}
-
 // Hands out candidates best first; a heap, because most are never asked for.
 class BestFirst {
  public:
@@ -67,7 +60,7 @@ class Competition {
         ++count;
         if (scored) sum += s_[i];
       } else if (scored) {
-        candidates.push_back(word_of(s_[i], i));
+        candidates.push_back(scan::word_of(s_[i], uint32_t(i)));
       }
     }
     const double goal = how_.amount * total;

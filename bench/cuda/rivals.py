@@ -1,12 +1,12 @@
 """Regard (through its C ABI) beside cuDNN, FlexAttention and FlashAttention-3 and -4 in one process.
 
 The last two take part where their packages can be imported (fa3-fwd; flash-attn-4 with its needs).
-Usage: rivals.py [--quick]. Prints Markdown tables. Times are medians of CUDA-graph replays (Flex:
-events), the contestants taking turns; inputs are normal random numbers in bf16. Each result is compared
-with cuDNN's or a masked float32 product before it is timed.
+Prints Markdown tables. Times are medians of CUDA-graph replays (Flex: events), the contestants taking
+turns; inputs are normal random numbers in bf16. Each result is compared with cuDNN's or a masked
+float32 product before it is timed.
 """
+import argparse
 import statistics
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regard_c import ALL, BAND, COLUMNS, TILES, Runner
 
-QUICK = "--quick" in sys.argv
+PARTS = ("decode", "dense", "sparse", "band")
+args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+args.add_argument("part", nargs="*", choices=(*PARTS, []), help="all, if none is named")
+args.add_argument("--quick", action="store_true", help="a few shapes of each part")
+args.add_argument("--lengths", type=lambda s: [int(n) for n in s.split(",")], help="of the dense part")
+args.add_argument("--baseline", action="store_true", help="cuda_sm80 beside cuda_sm90, in the dense part")
+args = args.parse_args()
+QUICK = args.quick
 dev = "cuda"
 
 
@@ -137,13 +144,13 @@ def decode():
 def dense():
     head("Forward, bf16, batch x length 16K tokens, heads x size 2048")
     for d in (64, 128, 256):
-        for n in (512, 4096) if QUICK else (512, 4096, 16384, 32768):
+        for n in args.lengths or ((512, 4096) if QUICK else (512, 4096, 16384, 32768)):
             for causal in (False, True):
                 h, b = 2048 // d, max(1, 16384 // n)
                 q, k, v = (randn(b, h, n, d) for _ in range(3))
                 cudnn = sdpa(q, k, v, SDPBackend.CUDNN_ATTENTION, is_causal=causal)
                 ours = {}
-                for impl in ("cuda_sm90", "cuda_sm80"):
+                for impl in ("cuda_sm90", "cuda_sm80") if args.baseline else ("cuda_sm90",):
                     run = Runner(q, k, v, impl=impl, cover=ALL, causal=int(causal))
                     close(impl, run(), cudnn())
                     ours[impl] = run
@@ -159,7 +166,7 @@ def sparse():
     flex = torch.compile(flex_attention)
     for n in (16384,) if QUICK else (16384, 32768):
         q, k, v = (randn(1, 16, n, 128) for _ in range(3))
-        for density in (1, .25, .1, .05):
+        for density in (1, .5, .25, .1, .05):
             nb = n // 128
             kept = max(1, int(nb * density))
             order = torch.rand(1, 16, nb, nb).argsort(-1)
@@ -207,8 +214,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, "
           f"cuDNN {torch.backends.cudnn.version()}")
-    for part in (decode, dense, sparse, band):
+    for part in args.part or PARTS:
         try:
-            part()
+            globals()[part]()
         except Exception as e:
-            print(f"{part.__name__} stopped: {e}", flush=True)
+            print(f"{part} stopped: {e}", flush=True)

@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test. Everything is made inside build/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo frontier test build models test-ggml test-asan test-tsan bench bench-gate \
+.PHONY: help demo frontier test build models test-ggml test-archs test-asan test-tsan bench bench-gate \
         update-bench-gate bench-llama update-instructions docs format clean distclean \
         bootstrap configure test-tools
 
@@ -59,6 +59,10 @@ models: ## the optional second model, Gemma 3 270M with 32K context
 test-ggml: configure ## ggml's own suite for attention, all of it, against the plug-in
 	ninja -C build -j $(JOBS) ggml-regard test-backend-ops
 	$(PYTHON) tests/models/ggml_suite.py build/bin --refusals-max 200 --passes-min 5000
+
+test-archs: configure ## every architecture of llama.cpp, random weights, with and without the plug-in
+	ninja -C build -j $(JOBS) ggml-regard test-archs
+	$(PYTHON) tests/models/archs.py build/bin
 
 test-asan: bootstrap ## the unit tests under the address and undefined-behaviour sanitizers
 	cmake -G Ninja -B build/asan -S . -DCMAKE_BUILD_TYPE=RelWithDebInfo -DREGARD_SANITIZE=ON \
@@ -118,4 +122,4 @@ configure: bootstrap
 
 # llama.cpp's own programs, which only tests use.
 test-tools: configure
-	ninja -C build -j $(JOBS) test-backend-ops llama-bench
+	ninja -C build -j $(JOBS) test-tools

@@ -1,5 +1,5 @@
-# Brings llama.cpp in, unmodified: shared libraries ggml and llama, and on demand two of its programs,
-# test-backend-ops (the judge of integrations/ggml) and llama-bench. Everything lands in build/bin.
+# Brings llama.cpp in, unmodified: shared libraries ggml and llama, and on demand three programs of its
+# parts: test-backend-ops (the judge of integrations/ggml), llama-bench and test-archs. Everything lands in build/bin.
 #
 # Inside a function so that nothing set for llama.cpp leaks into this project: its option() calls
 # read these plain variables and so leave no BUILD_SHARED_LIBS in the cache.
@@ -30,6 +30,15 @@ function(regard_add_llama dir)
   set(bench ${dir}/tools/llama-bench)
   add_executable(llama-bench EXCLUDE_FROM_ALL ${bench}/main.cpp ${bench}/llama-bench.cpp)
   target_link_libraries(llama-bench PRIVATE llama-common llama)
+  set(tools test-backend-ops llama-bench)
+  # Models of every architecture with random weights, for tests/models/archs.py.
+  if(EXISTS ${dir}/tests/test-llama-archs.cpp)
+    add_executable(test-archs EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/models/archs.cc)
+    target_include_directories(test-archs SYSTEM PRIVATE ${dir}/tests ${dir}/src)
+    target_link_libraries(test-archs PRIVATE llama-common llama)
+    list(APPEND tools test-archs)
+  endif()
+  add_custom_target(test-tools DEPENDS ${tools})
   # Command lines and chat formats: half the time to compile, and nothing that is timed runs there.
   target_compile_options(llama-common PRIVATE -O0)
 endfunction()

@@ -9,6 +9,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
+#include "probe.h"
 #include "regard/run.h"
 
 namespace regard::ggml {
@@ -141,6 +142,7 @@ void share_threads() {
 ggml_backend_t device_init(ggml_backend_dev_t device, const char*) {
   try {
     share_threads();
+    begin_probe();
     return new ggml_backend{guid(), kBackend, device, new Computer(*engine)};
   } catch (const std::exception& e) {
     say(e.what());
@@ -171,6 +173,7 @@ bool device_supports_op(ggml_backend_dev_t, const ggml_tensor* op) {
   if (op->op != GGML_OP_FLASH_ATTN_EXT) return false;
   try {
     if (engine->state().mode == Mode::off) return false;
+    if (in_probe(op)) return false;
     const std::string why = node_refusal(op);
     if (!why.empty()) say_refusal(why);
     return why.empty();

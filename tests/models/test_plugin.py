@@ -2,6 +2,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -77,10 +78,23 @@ def test_refusals_have_reasons():
     assert set(reasons) == {"K of type q1_0", "K of type q2_0", "V of type q1_0", "V of type q2_0"}
 
 
-def test_llama_bench():
-    run = load("llama-bench", "-m", str(MODEL), "-fa", "1", "-p", "256", "-n", "4", "-r", "1",
+@pytest.mark.parametrize("flash", ["on", "auto"])
+def test_llama_bench(flash):
+    run = load("llama-bench", "-m", str(MODEL), "-fa", flash, "-p", "256", "-n", "4", "-r", "1",
                "-t", "2", REGARD_LOG="plan", REGARD_METHOD="a_shape:n_local=64")
     assert run.returncode == 0, run.stderr
     assert "pp256" in run.stdout and "tg4" in run.stdout
     log = "\n".join(said(run))
-    assert "a_shape:n_local=64" in log and "causal" in log
+    assert "a_shape:n_local=64" in log and "causal" in log and "1 queries" in log
+
+
+def test_architectures():
+    # Windows, soft-cap, sinks, ALiBi, latent heads, state-space layers between; `make test-archs`
+    # runs all 133.
+    if not (BIN / "test-archs").exists():
+        pytest.skip("this llama.cpp has no test of architectures")
+    match = "^(gemma2|gemma3|gpt-oss|mpt|bloom|deepseek2|minicpm3|falcon-h1|qwen3next|t5|llama4)$"
+    run = subprocess.run([sys.executable, pathlib.Path(__file__).with_name("archs.py"), str(BIN),
+                          "--match", match], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "11 architectures, " in run.stdout

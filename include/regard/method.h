@@ -26,6 +26,7 @@ struct Param {
   double min = 0, max = 0;           // numbers: inclusive range
   std::vector<std::string> choices;  // strings: the accepted words; empty = any
   std::function<void(void*, const Value&)> set;
+  bool optional = false;     // tensors: "weights" does not ask for it
   const char* type() const;  // "bool", "int", "float", "string", "tensor"
 };
 
@@ -46,7 +47,7 @@ struct Record {
   std::string cost{};         // what planning and running cost
   std::string differs{};      // where the authors' code and the paper differ, and what we follow
   // "causal", "square" (nq == nk, offset 0), "single" (one sequence, not packed ones), "weights"
-  // (its tensor parameters must be given)
+  // (its tensor parameters must be given, but for the optional ones)
   std::vector<std::string> needs{};
   bool prefix = false;  // output of a row depends on no later query or key (prefill == decode)
   std::string twin{};   // parameters at which the method equals exact attention: "threshold=2"
@@ -78,6 +79,11 @@ Param param(const char* name, std::string P::*field, std::vector<std::string> ch
   Param out = param<P, std::string>(name, field, 0, 0, doc);
   out.choices = std::move(choices);
   return out;
+}
+
+inline Param optional(Param p) {
+  p.optional = true;
+  return p;
 }
 
 // Completes a record with its parameter struct and its function.

@@ -24,10 +24,13 @@ enum class SourceKind : uint8_t {
   pooled,  // means over `block` consecutive tokens; such a key sits at its block's LAST token (so
            // it is visible only when the whole block is) and carries the logit + ln(tokens in
            // block)
+  given,   // keys and values of the method's own, below: the j-th stands for tokens [j * stride,
+           // j * stride + block), whole ones only, and sits at the last of them
 };
 struct Source {
   SourceKind kind = SourceKind::raw;
-  int32_t block = 1;
+  int32_t block = 1, stride = 1;
+  Tensor keys{}, values{};  // given: f32 [B, kv_heads, source_keys(), dk | dv]
   // f32 [1, 1|kv_heads, dv + 1, dv]: values v become v M + b, M the first dv rows and b the last.
   // Empty: as they are. Weights are divided by their sum, so this maps the branch's output.
   Tensor value_map{};
@@ -131,6 +134,7 @@ struct Plan {
   Plan& value_skip(float logits);
   Plan& numeric(const std::string& name);
   Plan& pooled(int block);
+  Plan& given(int block, int stride, Tensor keys, Tensor values);
   Plan& order(Order o);
 
   // Marks boundary tiles and drops the tiles (and columns) that hold no allowed pair; a band under
@@ -155,7 +159,8 @@ struct RowRanges {
 };
 // In units of the branch's source keys (pooled: blocks).
 RowRanges row_ranges(const Problem& p, const Branch& b);
-int64_t source_keys(const Problem& p, const Branch& b);  // nk, or ceil(nk / block)
+// nk; pooled: ceil(nk / block); given: those that end inside nk, at least 1 (which nobody sees).
+int64_t source_keys(const Problem& p, const Branch& b);
 
 // Every allowed pair of branch `i`, for tests and small problems: bits over source keys, with the
 // batch and head axes written out.

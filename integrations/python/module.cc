@@ -100,7 +100,7 @@ std::vector<nb::tuple> explain_plan(const Planned& p, const Array& q, const Arra
 
 using Bytes = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
 
-// out: [B, heads, nq, nk], zeros. A pooled key stands for the tokens of its block.
+// out: [B, heads, nq, nk], zeros. A pooled or given key stands for the tokens of its block.
 void mask_into(const Planned& p, const Bytes& out) {
   uint8_t* const row = out.data();
   const nb::gil_scoped_release free;
@@ -108,12 +108,16 @@ void mask_into(const Planned& p, const Bytes& out) {
   for (size_t n = 0; n < p.plan.branches.size(); ++n) {
     const BitMask m = expand(p.plan, int(n));
     const Source& source = p.plan.branches[n].source;
-    const int64_t block = source.kind == SourceKind::pooled ? source.block : 1;
+    const int64_t block = source.kind == SourceKind::raw ? 1 : source.block;
+    const int64_t stride = source.kind == SourceKind::given ? source.stride : block;
     for (int64_t b = 0; b < s.batch; ++b)
       for (int64_t h = 0; h < s.heads; ++h)
         for (int64_t i = 0; i < s.nq; ++i) {
           uint8_t* keys = &row[((b * s.heads + h) * s.nq + i) * s.nk];
-          for (int64_t j = 0; j < s.nk; ++j) keys[j] |= uint8_t(m.get(b, h, i, j / block));
+          for (int64_t j = 0; j < m.nk; ++j)
+            for (int64_t t = j * stride;
+                 m.get(b, h, i, j) && t < std::min(j * stride + block, s.nk); ++t)
+              keys[t] = 1;
         }
   }
 }

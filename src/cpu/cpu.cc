@@ -112,7 +112,7 @@ std::string refusal(const Work& w) {
   }
   if (w.out.column_mass) return "column mass is the reference's";
   if (w.problem.dk > 576 || w.problem.dv > 576) return "head sizes above 576";
-  if (b.source.kind == SourceKind::pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
+  if (b.source.kind != SourceKind::raw && !b.score.alibi.empty()) return "alibi on pooled keys";
   if (b.value_skip > 0 && b.cover.list && b.cover.list->bk % kKeys != 0)
     return "skipping values of blocks of 64 keys in tiles of " + std::to_string(b.cover.list->bk);
   return numeric_refusal(parse_numeric(b.numeric));

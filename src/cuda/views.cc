@@ -42,6 +42,7 @@ std::string plan_refusal(const Plan& plan) {
     if (b.order) return "an order";
     if (b.weight.kind != WeightKind::exponential) return "weights of features (linear attention)";
     if (b.source.value_map) return "mapped values";
+    if (b.source.kind == SourceKind::given) return "keys of the method's own";
     if (b.value_skip > 0) return "skipped values";
     if (b.cover.list && !b.cover.list->list_of.empty()) return "tile rows that share a list";
   }

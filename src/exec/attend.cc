@@ -47,6 +47,10 @@ void prepare(const Call& c, size_t n, Prepared* out) {
   w.key_bias = br.score.key_bias.view;
   w.threads = c.threads;
   w.out = c.out;
+  if (br.source.kind == SourceKind::given) {
+    w.k = br.source.keys.view, w.v = br.source.values.view;
+    w.problem.nk = source_keys(c.plan.problem, br);
+  }
   if (br.source.kind == SourceKind::pooled) {
     pool_keys(c.plan.problem, br, c.k, c.v, c.threads, &out->k, &out->v, &out->key_bias);
     w.k = out->k.view, w.v = out->v.view, w.key_bias = out->key_bias.view;

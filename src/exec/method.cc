@@ -148,7 +148,7 @@ std::string refusal(const Method& m, const Inputs& x) {
   if (needs(r, "single") && !x.problem.cu_q.empty()) return "needs one sequence, not packed ones";
   if (needs(r, "weights"))
     for (const Param& p : r.params)
-      if (std::holds_alternative<Tensor>(p.value) && !m.values.count(p.name))
+      if (std::holds_alternative<Tensor>(p.value) && !p.optional && !m.values.count(p.name))
         return fmt::format("needs the tensor '{}' ({})", p.name, p.doc);
   return "";
 }

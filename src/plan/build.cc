@@ -131,6 +131,10 @@ Plan& Plan::order(Order o) {
   lowered = false;
   return *this;
 }
+Plan& Plan::given(int block, int stride, Tensor keys, Tensor values) {
+  for (Branch& b : branches) b.source = {SourceKind::given, block, stride, keys, values, {}};
+  return *this;
+}
 Plan& Plan::pooled(int block) {
   for (Branch& b : branches) b.source.kind = SourceKind::pooled, b.source.block = block;
   lowered = false;

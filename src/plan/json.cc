@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kFormat = "regard-plan-1";
-constexpr const char* kSources[] = {"raw", "pooled"};
+constexpr const char* kSources[] = {"raw", "pooled", "given"};
 constexpr const char* kCovers[] = {"all", "band", "tiles", "columns"};
 constexpr const char* kWeights[] = {"exponential", "softmax", "elu", "relu", "random"};
 constexpr const char* kNorms[] = {"softmax", "softmax_sink", "sigmoid"};
@@ -125,6 +125,11 @@ Json branch(const Branch& b) {
                {"sink", numbers(b.norm.sink)},
                {"shift", number(b.norm.shift)}};
   if (b.source.value_map) j["source"]["value_map"] = tensor(b.source.value_map);
+  if (b.source.kind == SourceKind::given) {
+    j["source"]["stride"] = b.source.stride;
+    j["source"]["keys"] = tensor(b.source.keys);
+    j["source"]["values"] = tensor(b.source.values);
+  }
   if (b.weight.kind != WeightKind::exponential)
     j["weight"] = {{"kind", kWeights[int(b.weight.kind)]},
                    {"directions", tensor(b.weight.directions)}};
@@ -138,6 +143,11 @@ Branch branch(const Json& j) {
   b.source.kind = SourceKind(index_of(kSources, j.at("source").at("kind")));
   b.source.block = j.at("source").at("block");
   if (j["source"].contains("value_map")) b.source.value_map = tensor(j["source"]["value_map"]);
+  if (b.source.kind == SourceKind::given) {
+    b.source.stride = j["source"].at("stride");
+    b.source.keys = tensor(j["source"].at("keys"));
+    b.source.values = tensor(j["source"].at("values"));
+  }
   if (j.contains("weight")) {
     b.weight.kind = WeightKind(index_of(kWeights, j["weight"].at("kind")));
     b.weight.directions = tensor(j["weight"].at("directions"));

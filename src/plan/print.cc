@@ -95,7 +95,10 @@ std::string describe(const Plan& plan) {
   for (size_t i = 0; i < plan.branches.size(); ++i) {
     const Branch& b = plan.branches[i];
     const std::string source =
-        b.source.kind == SourceKind::raw ? "raw" : fmt::format("pooled by {}", b.source.block);
+        b.source.kind == SourceKind::raw ? "raw"
+        : b.source.kind == SourceKind::pooled
+            ? fmt::format("pooled by {}", b.source.block)
+            : fmt::format("given, of {} tokens every {}", b.source.block, b.source.stride);
     s += fmt::format("  branch {}: {}{}; {}; {}; {}{}{}; {}\n", i, source, order_text(b.order),
                      cover_text(b), rule_text(b.rule), norm_text(b.norm), score_text(b.score),
                      weight_text(b), b.numeric);

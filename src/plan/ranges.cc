@@ -29,7 +29,9 @@ class Seats {
 }  // namespace
 
 int64_t source_keys(const Problem& p, const Branch& b) {
-  return b.source.kind == SourceKind::raw ? p.nk : (p.nk + b.source.block - 1) / b.source.block;
+  const Source& s = b.source;
+  if (s.kind == SourceKind::given) return p.nk <= s.block ? 1 : (p.nk - s.block) / s.stride + 1;
+  return s.kind == SourceKind::raw ? p.nk : (p.nk + s.block - 1) / s.block;
 }
 
 RowRanges row_ranges(const Problem& p, const Branch& b) {
@@ -56,6 +58,13 @@ RowRanges row_ranges(const Problem& p, const Branch& b) {
       const auto complete = [&](int64_t n) { return n >= p.nk ? source_keys(p, b) : n / block; };
       hi = complete(hi);
       lo = lo >= p.nk ? source_keys(p, b) : lo / block;
+      sink = std::min(complete(sink), lo);
+    }
+    if (b.source.kind == SourceKind::given) {
+      const auto complete = [&](int64_t n) {
+        return n < b.source.block ? 0 : (n - b.source.block) / b.source.stride + 1;
+      };
+      hi = complete(hi), lo = complete(lo);
       sink = std::min(complete(sink), lo);
     }
     hi = std::max<int64_t>(hi, 0);

@@ -48,6 +48,20 @@ class Checker {
       refuse(fmt::format("pooled block {} must be at least 1", b_.source.block));
     if (!p_.cu_q.empty()) refuse("pooled keys need one sequence, not packed ones");
     if (!b_.score.alibi.empty()) refuse("ALiBi with pooled keys is not defined");
+    if (b_.source.kind == SourceKind::given) {
+      if (b_.source.stride < 1)
+        refuse(fmt::format("stride {} of given keys must be at least 1", b_.source.stride));
+      given("keys", b_.source.keys.view, p_.dk);
+      given("values", b_.source.values.view, p_.dv);
+    }
+  }
+
+  void given(const char* name, const View& v, int64_t d) const {
+    const int64_t n = source_keys(p_, b_);
+    if (!v || v.dtype != DType::f32 || v.device != Device::cpu || v.size[0] != p_.batch ||
+        v.size[1] != p_.kv_heads || v.size[2] != n || v.size[3] != d)
+      refuse(fmt::format("given {} {}; accepted: f32[{},{},{},{}] in the CPU's memory", name,
+                         v ? v.shape() : "none", p_.batch, p_.kv_heads, n, d));
   }
 
   void permutation(const char* name, const Permutation& o, int64_t n, int64_t kv_heads) const {
@@ -75,7 +89,7 @@ class Checker {
     if (o.queries) permutation("query", *o.queries, p_.nq, p_.heads);
     if (o.keys) permutation("key", *o.keys, source_keys(p_, b_), p_.kv_heads);
     if (!o || b_.cover.kind != CoverKind::band) return;
-    if (b_.source.kind == SourceKind::pooled) refuse("a band under an order needs raw keys");
+    if (b_.source.kind != SourceKind::raw) refuse("a band under an order needs raw keys");
     if (!p_.cu_q.empty()) refuse("a band under an order needs one sequence, not packed ones");
   }
 
@@ -218,7 +232,8 @@ class Checker {
   size_t number_;
 };
 
-// Tokens of the raw cache that a source row stands for.
+// Tokens of the raw cache that a source row stands for; given keys, which may share tokens, stand
+// for themselves.
 void add_tokens(const Problem& p, const Branch& b, const uint64_t* row, std::vector<uint64_t>* out,
                 const auto& clash) {
   const int64_t block = b.source.kind == SourceKind::pooled ? b.source.block : 1;
@@ -246,7 +261,8 @@ void check_disjoint(const Plan& plan) {
     source.push_back(std::find_if(plan.branches.begin(), plan.branches.end(),
                                   [&](const Branch& a) {
                                     return a.source.kind == b.source.kind &&
-                                           a.source.block == b.source.block;
+                                           a.source.block == b.source.block &&
+                                           a.source.keys.view.data == b.source.keys.view.data;
                                   }) -
                      plan.branches.begin());
   std::vector<std::vector<uint64_t>> seen(rows.size(),

@@ -73,12 +73,18 @@ void map_values(const Source& source, int64_t hk, std::vector<double>* v, int64_
 Keys load_keys(const Problem& p, const Branch& br, const View& k, const View& v, int64_t b,
                int64_t hk) {
   const Source& source = br.source;
+  const bool given = source.kind == SourceKind::given;
   const int64_t block = source.kind == SourceKind::pooled ? source.block : 1;
-  Keys out{(p.nk + block - 1) / block, p.dk, p.dv, {}, {}, {}, {}};
+  Keys out{source_keys(p, br), p.dk, p.dv, {}, {}, {}, {}};
   out.k.assign(size_t(out.n * p.dk), 0);
   out.v.assign(size_t(out.n * p.dv), 0);
+  for (int64_t j = 0; given && j < out.n; ++j) {
+    read_row(source.keys.view, b, hk, j, &out.k[size_t(j * p.dk)]);
+    read_row(source.values.view, b, hk, j, &out.v[size_t(j * p.dv)]);
+    out.weight.push_back(0);
+  }
   std::vector<double> row(size_t(std::max(p.dk, p.dv)));
-  for (int64_t j = 0; j < out.n; ++j) {
+  for (int64_t j = 0; !given && j < out.n; ++j) {
     const int64_t first = j * block, last = std::min(first + block, p.nk);
     const double share = 1.0 / double(last - first);
     for (int64_t t = first; t < last; ++t) {
@@ -132,6 +138,7 @@ class Allowed {
 
   int64_t key_position(int64_t j) const {
     if (br_.source.kind == SourceKind::raw) return j;
+    if (br_.source.kind == SourceKind::given) return j * br_.source.stride + br_.source.block - 1;
     return std::min((j + 1) * br_.source.block, p_.nk) - 1;
   }
 

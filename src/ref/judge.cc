@@ -56,10 +56,12 @@ struct Keys {
   Keys(const Plan& plan, const View& kv, const View& vv, int64_t b, int64_t h, DType type)
       : operands(type) {
     const Problem& p = plan.problem;
+    const Source& source = plan.branches[0].source;
+    const bool given = source.kind == SourceKind::given;
     const int64_t block = block_of(plan.branches[0]);
-    n = (p.nk + block - 1) / block, dk = p.dk, dv = p.dv;
-    pool(kv, b, h, p.nk, block, dk, &k);
-    pool(vv, b, h, p.nk, block, dv, &v);
+    n = source_keys(p, plan.branches[0]), dk = p.dk, dv = p.dv;
+    pool(given ? source.keys.view : kv, b, h, given ? n : p.nk, block, dk, &k);
+    pool(given ? source.values.view : vv, b, h, given ? n : p.nk, block, dv, &v);
     for (int64_t j = 0; j < n; ++j) {
       const float tokens = float(std::min(block, p.nk - j * block));
       weight.push_back(block == 1 ? 0 : std::log(tokens));

@@ -81,6 +81,7 @@ BlockScores self_similarity(const Ctx& ctx, const View& v, int block, bool minus
 struct Sample {
   int64_t queries = 8, keys = 8, seed = 0;
   bool normalised = true;
+  Tensor query_offsets{}, key_offsets{};  // instead of drawn ones: [1|batch, 1|heads, 1, any]
 };
 BlockScores sampled(const Ctx& ctx, const Inputs& x, int bq, int bk, const Sample& how);
 
@@ -122,6 +123,8 @@ ProbeTiles probe_tiles(const Ctx& ctx, const Inputs& x, int block, double gamma)
 struct Compression {
   int64_t width = 32, stride = 16, block = 64;
   bool maximum = false;
+  Tensor keys{};       // instead of means: [B, kv_heads, their number, dk]
+  int64_t coarse = 0;  // the softmax's sum is that over means of coarse * width keys; 0: its own
 };
 BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how);
 

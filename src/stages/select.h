@@ -57,6 +57,17 @@ std::vector<int64_t> top_indices(const float* scores, int64_t n, int64_t k);
 // probe's column mass in head h, ceil(beta_h * tiles that the row sees).
 std::vector<double> covering_budgets(const Inputs& x, const estimate::VerticalSlash& probe, int bq,
                                      int bk, double gamma);
+// One row of a top_k: sets the bits of what is kept. forced: bits, or nothing.
+void select_row(const float* scores, int64_t cols, const uint64_t* forced, const Selector& how,
+                uint64_t* out);
+
+namespace estimate {
+// select(compressed(..), best), a few rows at a time, so that the scores of all are never kept.
+// best: top_k by rows, with forced tiles (if any) for all heads alike.
+TileBits best_compressed(const Ctx& ctx, const Inputs& x, const Compression& how,
+                         const Selector& best);
+}  // namespace estimate
+
 // AdaSpa (arXiv 2502.21079): kept tiles a row by head. With n the heads whose `kept` tiles hold
 // more than 0.8 of the mass, at most half of them, the n best get sparsity (1 + s) / 2, the n worst
 // (3 s - 1) / 2 (not below 0), the others s.
@@ -87,6 +98,8 @@ TileBits rows_not_above(const Problem& p, int bq, int bk, const BlockScores& val
 TileBits heads_below(const Problem& p, int bq, int bk, const BlockScores& values, double limit);
 // The same bits in columns [by, by + bits.cols) of `cols`.
 TileBits moved(const TileBits& bits, int64_t cols, int64_t by);
+// From a tensor [1|batch, 1|heads, rows, any] of tile columns; -1 is none.
+TileBits listed(const Problem& p, int bq, int bk, const Tensor& columns);
 // From a tensor [1|batch, 1|heads, rows, cols]: everything but 0 is kept.
 TileBits given(const Problem& p, int bq, int bk, const Tensor& mask);
 }  // namespace keep

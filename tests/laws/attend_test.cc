@@ -101,6 +101,44 @@ TEST_P(Laws, GatesWeighFinishedBranches) {
     ASSERT_NEAR(out[i], 0.5 * out_a[i] + 0.25 * out_b[i], GetParam().tolerance);
 }
 
+// Keys and values of one's own: those of every stride-th token, which one sees with the last token
+// of its block, are single keys under a mask that says so.
+TEST_P(Laws, GivenKeysAreSeenOnceTheirTokensAre) {
+  Rng g(29);
+  for (int n = 0; n < 50; ++n) {
+    Case x(g, test::random_problem(g));
+    if (!x.p.cu_q.empty()) continue;
+    const int block = int(test::pick(g, 1, 9)), stride = int(test::pick(g, 1, 5));
+    Branch b;
+    b.source = {SourceKind::given, block, stride, {}, {}, {}};
+    const int64_t keys = source_keys(x.p, b);
+    const Tensor k = make_tensor(DType::f32, {x.p.batch, x.p.kv_heads, keys, x.p.dk});
+    const Tensor v = make_tensor(DType::f32, {x.p.batch, x.p.kv_heads, keys, x.p.dv});
+    auto mask = std::make_shared<BitMask>();
+    mask->nq = x.p.nq, mask->nk = x.p.nk;
+    mask->words.assign(size_t(x.p.nq * mask->words_per_row()), 0);
+    for (int64_t j = 0; j < keys && j * stride + block <= x.p.nk; ++j) {
+      for (int64_t bh = 0; bh < x.p.batch * x.p.kv_heads; ++bh) {
+        const int64_t bb = bh / x.p.kv_heads, h = bh % x.p.kv_heads;
+        write_row(k.view, bb, h, j, test::row(x.k, bb, h, j * stride).data());
+        write_row(v.view, bb, h, j, test::row(x.v, bb, h, j * stride).data());
+      }
+      for (int64_t i = std::max<int64_t>(0, j * stride + block - 1 - x.p.offset); i < x.p.nq; ++i)
+        mask->words[size_t(i * mask->words_per_row() + (j * stride >> 6))] |= 1ull
+                                                                              << (j * stride & 63);
+    }
+    x.run(Plan::all(x.p).given(block, stride, k, v).causal(), GetParam().name);
+    const auto out = values(x.out), lse = values(x.lse);
+    x.run(Plan::all(x.p).mask(mask), GetParam().name);
+    const auto out2 = values(x.out), lse2 = values(x.lse);
+    for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], out2[i], GetParam().tolerance);
+    for (size_t i = 0; i < lse.size(); ++i)
+      if (lse[i] != lse2[i]) {
+        ASSERT_NEAR(lse[i], lse2[i], GetParam().tolerance);
+      }
+  }
+}
+
 TEST_P(Laws, PooledKeysAreMeansThatWeighTheirTokens) {
   Rng g(23);
   for (int n = 0; n < 50; ++n) {

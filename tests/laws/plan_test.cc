@@ -25,7 +25,9 @@ bool allowed(const Plan& plan, const Branch& br, int64_t b, int64_t h, int64_t i
       pos_q = end - (p.cu_q[s + 1] - i);
     }
   const int64_t block = br.source.kind == SourceKind::pooled ? br.source.block : 1;
-  const int64_t pos_k = std::min((j + 1) * block, p.nk) - 1;
+  const bool given = br.source.kind == SourceKind::given;
+  const int64_t pos_k =
+      given ? j * br.source.stride + br.source.block - 1 : std::min((j + 1) * block, p.nk) - 1;
   if (pos_k < begin || pos_k >= end) return false;
   if (br.rule.causal && pos_k > pos_q) return false;
   const auto outside = [](const Window& w, int64_t key, int64_t query) {

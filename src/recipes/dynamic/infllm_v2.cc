@@ -11,18 +11,18 @@ struct Params {
   int64_t kernel = 32;
   int64_t stride = 16;
   int64_t dense_len = 8192;
+  int64_t coarse = 0;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   if (x.problem.nk <= p.dense_len) return Plan::all(x.problem);
   const int b = int(p.block);
-  const auto scores = estimate::compressed(
-      ctx, x, {.width = p.kernel, .stride = p.stride, .block = p.block, .maximum = true});
   const TileBits forced = keep::where(x.problem, 1, b, 1, [&](int64_t, int64_t own, int64_t c) {
     return c <= own && (c < p.init || own - c <= p.local);
   });
   const Selector best{.cut = Selector::Cut::top_k, .amount = double(p.topk), .forced = &forced};
-  return Plan::tiles(x.problem, 1, b, select(ctx, scores, best));
+  const estimate::Compression how{p.kernel, p.stride, p.block, /*maximum=*/true, {}, p.coarse};
+  return Plan::tiles(x.problem, 1, b, estimate::best_compressed(ctx, x, how, best));
 }
 
 }  // namespace
@@ -46,8 +46,9 @@ REGARD_DEFINE_RECIPE(infllm_v2) {
               "As in the authors' code own + `local` blocks are forced, probabilities are summed "
               "over the group, and a block takes the largest of the means that overlap it. "
               "Neighbouring blocks share a mean, so exact ties are common: the lower block wins "
-              "here. The exact normaliser is used, not the one from coarser means. thunlp's copy "
-              "has local=16.",
+              "here. coarse=4 takes the softmax's sum from means of 128 keys every 64, as their "
+              "kernel does; queries that see none of those keep the forced blocks only. thunlp's "
+              "copy has local=16.",
           .needs = {"causal", "single"},
           .twin = "topk=1e9",
       },
@@ -58,7 +59,9 @@ REGARD_DEFINE_RECIPE(infllm_v2) {
        param("local", &Params::local, 0, 1e9, "blocks before the own one, always read"),
        param("kernel", &Params::kernel, 1, 65536, "keys a mean"),
        param("stride", &Params::stride, 1, 65536, "keys from one mean to the next"),
-       param("dense_len", &Params::dense_len, 0, 1e12, "up to so many keys all are read")});
+       param("dense_len", &Params::dense_len, 0, 1e12, "up to so many keys all are read"),
+       param("coarse", &Params::coarse, 0, 1024,
+             "the softmax's sum from means so many times as wide; 0: its own")});
   return r;
 }
 

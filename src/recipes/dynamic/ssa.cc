@@ -14,13 +14,13 @@ struct Params {
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   if (p.full) return Plan::all(x.problem);
   const int b = int(p.block);
-  const auto scores =
-      estimate::compressed(ctx, x, {.width = p.block, .stride = p.block, .block = p.block});
   const TileBits forced = keep::where(x.problem, 1, b, 1, [&](int64_t, int64_t own, int64_t c) {
     return c <= own && (c < p.init || own - c <= p.local);
   });
   const Selector best{.cut = Selector::Cut::top_k, .amount = double(p.blocks), .forced = &forced};
-  return Plan::tiles(x.problem, 1, b, select(ctx, scores, best));
+  return Plan::tiles(x.problem, 1, b,
+                     estimate::best_compressed(
+                         ctx, x, {.width = p.block, .stride = p.block, .block = p.block}, best));
 }
 
 }  // namespace

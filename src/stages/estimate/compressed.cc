@@ -7,29 +7,15 @@
 #include "core/parallel.h"
 #include "regard/status.h"
 #include "stages/estimate.h"
+#include "stages/features.h"
 #include "stages/matrix.h"
 #include "stages/rows.h"
+#include "stages/select.h"
 
 namespace regard::estimate {
 namespace {
 
 constexpr int64_t kRows = 16;  // queries a work item
-
-// Means of `width` rows every `stride` rows, whole ones only.
-std::vector<float> means(const View& v, int64_t b, int64_t h, const Compression& how,
-                         int64_t count) {
-  const int64_t depth = v.size[3];
-  std::vector<float> rows(size_t(how.width * depth)), out(size_t(count * depth));
-  std::vector<double> sum(static_cast<size_t>(depth));
-  for (int64_t c = 0; c < count; ++c) {
-    matrix::load_rows(v, b, h, c * how.stride, how.width, rows.data());
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (int64_t i = 0; i < how.width; ++i)
-      for (int64_t t = 0; t < depth; ++t) sum[t] += rows[i * depth + t];
-    for (int64_t t = 0; t < depth; ++t) out[c * depth + t] = float(sum[t] / double(how.width));
-  }
-  return out;
-}
 
 // The means that overlap each block, and by how much: share[j - first] = tokens / stride.
 struct Overlap {
@@ -67,64 +53,116 @@ void gather(const float* p, int64_t seen, const std::vector<Overlap>& table, boo
   }
 }
 
-}  // namespace
+std::vector<matrix::Line> packed(const Tensor& rows, int64_t b, int64_t h, int64_t count) {
+  if (count == 0) return {};
+  const float* const x = reinterpret_cast<const float*>(rows.view.at(b, h, 0));
+  const int64_t depth = rows.view.size[3];
+  std::vector<matrix::Line> panels(size_t(matrix::panels(count) * depth));
+  for (int64_t j = 0; j < count; j += matrix::kPanel)
+    matrix::pack_panel(x + j * depth, std::min(matrix::kPanel, count - j), depth,
+                       &panels[j / matrix::kPanel * depth]);
+  return panels;
+}
 
-BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) {
-  const StageTimer timer(ctx, "estimate.compressed");
+// f(b, kv, query, scores of its blocks [cols]) for every query of every KV head.
+template <class F>
+void each_row(const Ctx& ctx, const Inputs& x, const Compression& how, int64_t cols, const F& f) {
   const Problem& p = x.problem;
-  need_one_sequence(p, "compressed keys");
-  if (how.width < 1 || how.stride < 1 || how.block < 1)
-    throw Error(fmt::format("compressed keys: width {}, stride {}, block {}; accepted: positive",
-                            how.width, how.stride, how.block));
-  BlockScores out;
-  out.batch = p.batch;
-  out.heads = p.kv_heads;
-  out.rows = p.nq;
-  out.cols = (p.nk + how.block - 1) / how.block;
-  out.s.resize(size_t(out.batch * out.heads * out.rows * out.cols));
-  const std::vector<Overlap> table = overlaps(how, out.cols);
-  const int64_t count = p.nk < how.width ? 0 : (p.nk - how.width) / how.stride + 1;
+  const Tensor keys =
+      how.keys ? how.keys
+               : features::compress(ctx, "k", x.k, {.width = how.width, .stride = how.stride});
+  const StageTimer timer(ctx, "estimate.compressed");
+  const std::vector<Overlap> table = overlaps(how, cols);
+  const auto ended = [](int64_t n, int64_t width, int64_t step) {
+    return n < width ? 0 : (n - width) / step + 1;
+  };
+  const int64_t count = ended(p.nk, how.width, how.stride);
   const int64_t stride = matrix::row_stride(std::max<int64_t>(count, 1));
+  const int64_t times = how.coarse;
+  const Tensor sums =
+      times > 0 ? features::compress(ctx, "k", x.k,
+                                     {.width = times * how.width, .stride = times * how.stride})
+                : Tensor{};
+  const int64_t coarse = times > 0 ? ended(p.nk, times * how.width, times * how.stride) : 0;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t kv = 0; kv < p.kv_heads; ++kv) {
-      const std::vector<float> keys = means(x.k, b, kv, how, count);
-      std::vector<matrix::Line> panels(size_t(matrix::panels(count) * p.dk));
-      for (int64_t j = 0; j < count; j += matrix::kPanel)
-        matrix::pack_panel(&keys[j * p.dk], std::min(matrix::kPanel, count - j), p.dk,
-                           &panels[j / matrix::kPanel * p.dk]);
+      const std::vector<matrix::Line> panels = packed(keys, b, kv, count);
+      const std::vector<matrix::Line> wide = packed(sums, b, kv, coarse);
       parallel_for((p.nq + kRows - 1) / kRows, ctx.threads, [&](int64_t item, int) {
         const int64_t first = item * kRows, rows = std::min(kRows, p.nq - first);
-        static thread_local std::vector<float> q, logits, total;
+        static thread_local std::vector<float> q, logits, total, scores, rough;
         q.resize(size_t(rows * p.dk)), logits.resize(size_t(rows * stride));
-        total.assign(size_t(rows * stride), 0.0f);
-        const auto seen = [&](int64_t i) {
-          const int64_t keys_seen = x.causal ? first + i + p.offset + 1 : p.nk;
-          return keys_seen < how.width ? 0
-                                       : std::min(count, (keys_seen - how.width) / how.stride + 1);
+        total.assign(size_t(rows * stride), 0.0f), scores.resize(size_t(cols));
+        rough.resize(size_t(rows * stride));
+        const auto keys_seen = [&](int64_t i) {
+          return x.causal ? std::min(first + i + p.offset + 1, p.nk) : p.nk;
         };
+        const auto seen = [&](int64_t i) { return ended(keys_seen(i), how.width, how.stride); };
         for (int64_t h = kv * p.group(); h < (kv + 1) * p.group(); ++h) {
           matrix::load_rows(x.q, b, h, first, rows, q.data());
           for (int64_t j = 0; j < matrix::panels(seen(rows - 1)); ++j)
             matrix::multiply(q.data(), rows, p.dk, &panels[j * p.dk], &logits[j * matrix::kPanel],
+                             stride);
+          for (int64_t j = 0; j < matrix::panels(coarse); ++j)
+            matrix::multiply(q.data(), rows, p.dk, &wide[j * p.dk], &rough[j * matrix::kPanel],
                              stride);
           for (int64_t i = 0; i < rows; ++i) {
             float* row = &logits[i * stride];
             const int64_t n = seen(i);
             if (n == 0) continue;
             matrix::scale_cap(row, n, p.scale, 0);
-            const float sum = matrix::exponentials(row, n, matrix::max_of(row, n));
+            float top = matrix::max_of(row, n), sum = 0;
+            if (times > 0) {
+              const int64_t m = ended(keys_seen(i), times * how.width, times * how.stride);
+              if (m == 0) continue;
+              matrix::scale_cap(&rough[i * stride], m, p.scale, 0);
+              top = matrix::max_of(&rough[i * stride], m);
+              sum = matrix::exponentials(&rough[i * stride], m, top);
+            }
+            const float own = matrix::exponentials(row, n, top);
+            if (times == 0) sum = own;
             for (int64_t j = 0; j < n; ++j) total[i * stride + j] += row[j] / sum;
           }
         }
         for (int64_t i = 0; i < rows; ++i) {
           const int64_t last = x.causal ? first + i + p.offset : p.nk - 1;
-          const int64_t blocks = last < 0 ? 0 : std::min(out.cols, last / how.block + 1);
-          float* row = out.row(b, kv, first + i);
-          gather(&total[i * stride], seen(i), table, how.maximum, blocks, row);
-          std::fill(row + blocks, row + out.cols, -std::numeric_limits<float>::infinity());
+          const int64_t blocks = last < 0 ? 0 : std::min(cols, last / how.block + 1);
+          gather(&total[i * stride], seen(i), table, how.maximum, blocks, scores.data());
+          std::fill(scores.begin() + blocks, scores.end(), -std::numeric_limits<float>::infinity());
+          f(b, kv, first + i, scores.data());
         }
       });
     }
+}
+
+int64_t blocks_of(const Inputs& x, const Compression& how) {
+  need_one_sequence(x.problem, "compressed keys");
+  if (how.width < 1 || how.stride < 1 || how.block < 1)
+    throw Error(fmt::format("compressed keys: width {}, stride {}, block {}; accepted: positive",
+                            how.width, how.stride, how.block));
+  return (x.problem.nk + how.block - 1) / how.block;
+}
+
+}  // namespace
+
+BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) {
+  const Problem& p = x.problem;
+  BlockScores out{p.batch, p.kv_heads, p.nq, blocks_of(x, how), {}, nullptr};
+  out.s.resize(size_t(out.batch * out.heads * out.rows * out.cols));
+  each_row(ctx, x, how, out.cols, [&](int64_t b, int64_t kv, int64_t i, const float* scores) {
+    std::copy_n(scores, out.cols, out.row(b, kv, i));
+  });
+  return out;
+}
+
+TileBits best_compressed(const Ctx& ctx, const Inputs& x, const Compression& how,
+                         const Selector& best) {
+  const Problem& p = x.problem;
+  TileBits out(p.batch, p.kv_heads, p.nq, blocks_of(x, how));
+  each_row(ctx, x, how, out.cols, [&](int64_t b, int64_t kv, int64_t i, const float* scores) {
+    select_row(scores, out.cols, best.forced ? best.forced->word(0, 0, i) : nullptr, best,
+               out.word(b, kv, i));
+  });
   return out;
 }
 

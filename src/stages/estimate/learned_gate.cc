@@ -9,6 +9,7 @@
 #include "regard/status.h"
 #include "stages/estimate.h"
 #include "stages/matrix.h"
+#include "stages/rotate.h"
 #include "stages/rows.h"
 #include "stages/slopes.h"
 
@@ -21,16 +22,6 @@ void need_shape(const char* what, const Tensor& t, int64_t heads, int64_t in, in
       info(v.dtype).block != 1)
     throw Error(fmt::format("{} {}; accepted: [1,{},{},{}]", what, v.shape(), heads, in,
                             out > 0 ? fmt::format("{}", out) : "any"));
-}
-
-// Rotary embedding by `angle` turns of position, channels c and c + n / 2 paired.
-void rotate(float* x, int64_t n, double position, double base) {
-  for (int64_t c = 0; c < n / 2; ++c) {
-    const double angle = position * std::pow(base, -2.0 * double(c) / double(n));
-    const double cosine = std::cos(angle), sine = std::sin(angle), a = x[c], b = x[c + n / 2];
-    x[c] = float(a * cosine - b * sine);
-    x[c + n / 2] = float(b * cosine + a * sine);
-  }
 }
 
 // x W for one row; W of head h.

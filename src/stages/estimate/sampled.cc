@@ -44,6 +44,24 @@ std::vector<int64_t> drawn(int64_t block, int64_t count, int64_t seed, int64_t h
   return order;
 }
 
+// Offsets as given, ascending; or drawn.
+std::vector<int64_t> offsets_of(const Tensor& given, const Problem& p, int64_t b, int64_t h,
+                                int64_t block, std::vector<int64_t> otherwise) {
+  const View& v = given.view;
+  if (!v) return otherwise;
+  if ((v.size[0] != 1 && v.size[0] != p.batch) || (v.size[1] != 1 && v.size[1] != p.heads) ||
+      v.size[2] != 1 || v.size[3] < 1 || info(v.dtype).block != 1)
+    throw Error(fmt::format("sampled offsets {}; accepted: [1|{},1|{},1,any]", v.shape(), p.batch,
+                            p.heads));
+  std::vector<double> row(size_t(v.size[3]));
+  read_row(v, v.size[0] == 1 ? 0 : b, v.size[1] == 1 ? 0 : h, 0, row.data());
+  for (const double o : row)
+    if (!(o >= 0 && o < double(block)) || o != double(int64_t(o)))
+      throw Error(fmt::format("sampled offset {}; accepted: whole numbers below {}", o, block));
+  std::sort(row.begin(), row.end());
+  return {row.begin(), row.end()};
+}
+
 BlockScores empty_scores(const Problem& p, int bq, int bk, bool causal) {
   BlockScores out;
   out.batch = p.batch;
@@ -125,8 +143,12 @@ BlockScores sampled(const Ctx& ctx, const Inputs& x, int bq, int bk, const Sampl
   BlockScores out = empty_scores(p, bq, bk, x.causal);
   parallel_for(p.batch * p.heads, ctx.threads, [&](int64_t bh, int) {
     const int64_t b = bh / p.heads, h = bh % p.heads;
-    const Side qs = side(drawn(bq, how.queries, how.seed, h, 0), p.nq, bq, true);
-    const Side ks = side(drawn(bk, how.keys, how.seed, h, 1), p.nk, bk, true);
+    const Side qs =
+        side(offsets_of(how.query_offsets, p, b, h, bq, drawn(bq, how.queries, how.seed, h, 0)),
+             p.nq, bq, true);
+    const Side ks =
+        side(offsets_of(how.key_offsets, p, b, h, bk, drawn(bk, how.keys, how.seed, h, 1)), p.nk,
+             bk, true);
     score_head(ctx, x, qs, ks, mean_rows(x.q, b, h, h + 1, 1, qs.token),
                mean_rows(x.k, b, h, h + 1, p.group(), ks.token), how.normalised, out.row(b, h, 0),
                out.cols);

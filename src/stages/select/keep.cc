@@ -133,6 +133,29 @@ TileBits moved(const TileBits& bits, int64_t cols, int64_t by) {
   return out;
 }
 
+TileBits listed(const Problem& p, int bq, int bk, const Tensor& columns) {
+  const TileBits shape = none(p, bq, bk);
+  const View& v = columns.view;
+  if ((v.size[0] != 1 && v.size[0] != p.batch) || (v.size[1] != 1 && v.size[1] != p.heads) ||
+      v.size[2] != shape.rows || info(v.dtype).block != 1)
+    throw Error(fmt::format("tile columns {}; accepted: [1|{},1|{},{},any]", v.shape(), p.batch,
+                            p.heads, shape.rows));
+  TileBits out(v.size[0], v.size[1], shape.rows, shape.cols);
+  std::vector<double> row(size_t(v.size[3]));
+  for (int64_t b = 0; b < out.batch; ++b)
+    for (int64_t h = 0; h < out.heads; ++h)
+      for (int64_t r = 0; r < out.rows; ++r) {
+        read_row(v, b, h, r, row.data());
+        for (const double c : row) {
+          if (!(c >= -1 && c < double(out.cols)) || c != double(int64_t(c)))
+            throw Error(fmt::format("tile column {}; accepted: whole numbers from -1 to {}", c,
+                                    out.cols - 1));
+          if (c >= 0) out.set(b, h, r, int64_t(c));
+        }
+      }
+  return out;
+}
+
 TileBits given(const Problem& p, int bq, int bk, const Tensor& mask) {
   const TileBits shape = none(p, bq, bk);
   const View& v = mask.view;

@@ -95,24 +95,6 @@ class Competition {
   const Selector& how_;
 };
 
-// top_k of one row: its bits. Forced ones are kept; they compete where they do not count.
-void best_of_row(const float* scores, int64_t cols, const uint64_t* forced, const Selector& how,
-                 uint64_t* out) {
-  static thread_local std::vector<float> s;
-  s.assign(scores, scores + cols);
-  int64_t count = 0;
-  for (int64_t w = 0; forced && w * 64 < cols; ++w) {
-    out[w] |= forced[w];
-    for (uint64_t bits = how.forced_counts ? forced[w] : 0; bits; bits &= bits - 1) {
-      s[w * 64 + std::countr_zero(bits)] = -kInf;
-      ++count;
-    }
-  }
-  const int64_t wanted = std::max(whole(how.amount, how.round), how.min_count) - count;
-  const int64_t most = how.max_count - count;
-  scan::set_bits(s.data(), cols, scan::best(s.data(), cols, std::min(wanted, most)), out);
-}
-
 bool any_of(const TileBits& bits, int64_t bh, int64_t heads) {
   const uint64_t* const words =
       bits.word(bits.batch == 1 ? 0 : bh / heads, bits.heads == 1 ? 0 : bh % heads, 0);
@@ -129,6 +111,24 @@ BlockScores on_host(BlockScores scores) {
   }
   scores.device.reset();
   return scores;
+}
+
+// Forced ones are kept; they compete where they do not count.
+void select_row(const float* scores, int64_t cols, const uint64_t* forced, const Selector& how,
+                uint64_t* out) {
+  static thread_local std::vector<float> s;
+  s.assign(scores, scores + cols);
+  int64_t count = 0;
+  for (int64_t w = 0; forced && w * 64 < cols; ++w) {
+    out[w] |= forced[w];
+    for (uint64_t bits = how.forced_counts ? forced[w] : 0; bits; bits &= bits - 1) {
+      s[w * 64 + std::countr_zero(bits)] = -kInf;
+      ++count;
+    }
+  }
+  const int64_t wanted = std::max(whole(how.amount, how.round), how.min_count) - count;
+  const int64_t most = how.max_count - count;
+  scan::set_bits(s.data(), cols, scan::best(s.data(), cols, std::min(wanted, most)), out);
 }
 
 TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) {
@@ -149,10 +149,10 @@ TileBits select(const Ctx& ctx, const BlockScores& scores, const Selector& how) 
         const int64_t b = row / scores.rows / scores.heads;
         Selector own = how;
         if (how.amounts) own.amount = (*how.amounts)[row];
-        best_of_row(scores.row(b, h, r), scores.cols,
-                    forced ? forced->word(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r)
-                           : nullptr,
-                    own, out.word(b, h, r));
+        select_row(scores.row(b, h, r), scores.cols,
+                   forced ? forced->word(forced->batch == 1 ? 0 : b, forced->heads == 1 ? 0 : h, r)
+                          : nullptr,
+                   own, out.word(b, h, r));
       }
     });
     return out;

@@ -1,4 +1,6 @@
 """What every oracle shares: naive attention over a mask of allowed pairs, and positions."""
+import math
+
 import numpy as np
 
 precision = np.float64  # tests set float32 to learn what a naive implementation loses
@@ -173,23 +175,25 @@ def drawn(block, count, seed, head, which):
     return sorted(sorted(range(block), key=lambda o: bits(seed, head, which, o))[:count])
 
 
-def sampled_scores(q, k, bq, bk, nq, nk, seed, normalised, causal):
+def sampled_scores(q, k, bq, bk, nq, nk, seed, normalised, causal, q_offsets=None, k_offsets=None):
     """Softmax over sampled pairs, the largest of each tile; -inf where no pair is causal."""
     n, m, start = q.shape[2], k.shape[2], k.shape[2] - q.shape[2]
     out = pooled_logits(q, k, bq, bk, causal)
     out = np.where(np.isfinite(out), 0.0, -np.inf)
     full = logits(q, k)
     for h in range(q.shape[1]):
-        qs = [min(b + o, n - 1) for b in range(0, n, bq) for o in drawn(bq, nq, seed, h, 0)]
-        ks = [min(b + o, m - 1) for b in range(0, m, bk) for o in drawn(bk, nk, seed, h, 1)]
+        q_at = drawn(bq, nq, seed, h, 0) if q_offsets is None else np.ravel(q_offsets)
+        k_at = drawn(bk, nk, seed, h, 1) if k_offsets is None else np.ravel(k_offsets)
+        qs = [min(b + o, n - 1) for b in range(0, n, bq) for o in q_at]
+        ks = [min(b + o, m - 1) for b in range(0, m, bk) for o in k_at]
         s = full[:, h][:, qs][:, :, ks]
         seen = (np.array(ks) <= np.array(qs)[:, None] + start) | (not causal)
         s = np.where(seen, s, -np.inf)
         p = np.where(seen, np.exp(s - np.where(seen.any(-1), s.max(-1), 0)[..., None]), 0)
         if normalised:
             p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
-        p = np.maximum.reduceat(p, np.arange(0, len(qs), min(nq, bq)), 1)
-        p = np.maximum.reduceat(p, np.arange(0, len(ks), min(nk, bk)), 2)
+        p = np.maximum.reduceat(p, np.arange(0, len(qs), len(q_at)), 1)
+        p = np.maximum.reduceat(p, np.arange(0, len(ks), len(k_at)), 2)
         out[:, h] = np.maximum(out[:, h], np.where(np.isfinite(out[:, h]), p, -np.inf))
     return out
 
@@ -213,7 +217,57 @@ def attention_of_levels(q, k, v, levels, causal, offset=None):
                      bias=np.concatenate(weight))
 
 
-def compressed(q, k, width, stride, block, maximum):
+def phi(name, x, width, stride, act, **weights):
+    """NSA's compression: an MLP of a block's tokens side by side, their mean without weights."""
+    position, first, second = (weights.get(f"{name}_{part}")
+                               for part in ("position", "first", "second"))
+    begin = range(0, max(x.shape[2] - width + 1, 0), stride)
+    out = np.zeros((*x.shape[:2], max(1, len(begin)), x.shape[3]))  # at least one, seen by none
+    acts = {"relu": lambda y: np.maximum(y, 0), "silu": lambda y: y / (1 + np.exp(-y)),
+            "gelu": lambda y: y * (1 + np.vectorize(math.erf)(y / 2**0.5)) / 2}
+    for n, b in enumerate(begin):
+        y = np.float64(x[:, :, b : b + width])
+        if first is None:
+            out[:, :, n] = y.mean(2)
+            continue
+        y = (y + (0 if position is None else position)).reshape(*x.shape[:2], 1, -1)
+        for w in [first] if second is None else [first, second]:
+            y = acts[act](y) if w is second else y
+            w = np.float64(w)
+            y = y @ w[:, :, : y.shape[3]] + w[:, :, y.shape[3] :].sum(2, keepdims=True)
+        out[:, :, n] = y[:, :, 0]
+    return out
+
+
+def mixed(q, k, v, seen, near, low_rank):
+    """Weights exp(logit) where near and low_rank elsewhere, under one denominator."""
+    with np.errstate(divide="ignore"):
+        exact = logits(q, k).astype(precision)
+        s = np.where(seen, np.where(near, exact, np.log(low_rank)), -np.inf)
+    top = s.max(-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    p = np.exp(s - top)
+    total = p.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + top)[..., 0]
+    return p / np.where(total == 0, 1, total) @ repeat_heads(q, v).astype(precision), lse
+
+
+def clusters(q, k, hashes, cluster):
+    """SMYRF (arXiv 2010.05315): equal parts, sorted by products of vectors of one length."""
+    squares = [np.square(np.float64(x)).sum(-1) for x in (q, k)]
+    limit = sum(s.max() for s in squares)
+    out, parts = np.zeros((len(q), len(k)), bool), -(-len(k) // cluster)
+    for w in hashes:
+        part = []
+        for x, s, last, side in zip((q, k), squares, w[[-1, -2]], (-(-len(q) // parts), cluster)):
+            place = np.argsort(np.float64(x) @ w[:-2] + np.sqrt(limit - s) * last, kind="stable")
+            part.append(np.argsort(place) // side)
+        out |= part[0][:, None] == part[1]
+    return out
+
+
+def compressed(q, k, width, stride, block, maximum, keys=None, coarse=0):
     """Causal attention to overlapping means, summed over a group, gathered to blocks.
 
     [B, Hk, N, blocks]; a mean is visible once all its keys are; a block takes the means that
@@ -223,8 +277,15 @@ def compressed(q, k, width, stride, block, maximum):
     begin = np.arange(0, max(m - width + 1, 0), stride)
     out = np.zeros((q.shape[0], k.shape[1], n, -(-m // block)))
     if len(begin):
-        mean = np.stack([np.float64(k)[:, :, b : b + width].mean(2) for b in begin], 2)
-        p = softmax(np.where(begin + width - 1 <= i, logits(q, mean), -np.inf))
+        mean = phi("k", k, width, stride, "") if keys is None else keys
+        s = np.where(begin + width - 1 <= i, logits(q, mean), -np.inf)
+        p = softmax(s)
+        if coarse:  # the sum of exponentials is that over wider means; 0 where none is seen
+            wide = phi("k", k, coarse * width, coarse * stride, "")
+            last = np.arange(wide.shape[2]) * coarse * stride + coarse * width - 1
+            rough = np.where(last <= np.minimum(i, m - 1), logits(q, wide), -np.inf)
+            total = np.exp(rough).sum(-1, keepdims=True)
+            p = np.where(total > 0, np.exp(s) / np.where(total > 0, total, 1), 0)
         p = p.reshape(q.shape[0], k.shape[1], -1, *p.shape[2:]).sum(2)
         for c in range(out.shape[3]):
             over = np.minimum(begin + width, c * block + block) - np.maximum(begin, c * block)

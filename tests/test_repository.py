@@ -46,7 +46,7 @@ BUDGET = [("src/recipes/*/*.cc", 80), ("include/**/*.h", 200), ("src/**/*.h", 20
           ("src/cpu/*", 400), ("tests/oracles/*.py", 48)]
 # HyperAttention's oracle holds four algorithms: hash, sort, sample, and halving for causality. The
 # Hopper kernel's two halves are kernel bodies, which "-inl." says elsewhere.
-LONGER = {"tests/oracles/hyper.py": 75, "src/cuda/sm90/consumer.h": 400,
+LONGER = {"tests/oracles/hyper.py": 85, "src/cuda/sm90/consumer.h": 400,
           "src/cuda/sm90/producer.h": 400}
 
 

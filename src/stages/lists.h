@@ -135,13 +135,22 @@ std::vector<Plan> top_keys(const Ctx& ctx, const Inputs& x, const std::vector<in
 // deviation are of the row's finite products; about `count` keys stay where they are normal.
 Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t count);
 // The `count` keys with the greatest score among those a query sees; scores f32 [batch, kv_heads,
-// 1, nk].
-Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count);
+// 1, nk]. shared: among all keys, one set for all queries, then cut to what each sees. block:
+// blocks of keys of which more than half were chosen are read whole, the others not at all; 0:
+// keys.
+struct TopScored {
+  int64_t count = 2048, block = 0;
+  bool shared = false;
+};
+Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, const TopScored& how);
 
 // Single keys that make the band [-left, right] with its first `sink` keys into Longformer's
 // pattern, as one list a query: tokens of `global` (positions; those below `sink` are global as
 // well) see every key and are seen by every query. left, right: -1 is unlimited.
 IndexList global_tokens(const Problem& p, const Window& band, const std::vector<int64_t>& global);
+
+// All pairs but those of a plan's first branch: bits for every query of every head.
+std::shared_ptr<const BitMask> all_but(const Plan& plan);
 
 // Positions in a tensor of any shape; Error unless each is a whole number in [0, nk).
 std::vector<int64_t> positions(const Problem& p, const Tensor& tokens);

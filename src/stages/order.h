@@ -39,7 +39,9 @@ struct Clusters {
 // fewer): a token goes to the nearest centroid (the first of several), a centroid to the mean of
 // its tokens; one without tokens stays. At most `iterations` times both. Labels are those of the
 // last assignment, centroids the means of these labels.
-Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed);
+// first: centroids to begin with, [1|batch, 1|heads, any, depth], instead of tokens.
+Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed,
+                const Tensor& first = {});
 
 // Sparse VideoGen2 (arXiv 2505.18875): what a query at a centroid gives to each key cluster,
 // tokens * e^logit over their sum. [batch, heads, query clusters, key clusters]; a logit that is
@@ -59,13 +61,16 @@ Plan clusters(const Ctx& ctx, const Problem& p, const Labels& queries, const Lab
 struct Routing {
   int64_t clusters = 0, window = 0, iterations = 10, seed = 0;
   Tensor centroids;
+  bool average = false;  // a softmax for each cluster; their outputs' sum over (clusters + 0.01)
 };
 Plan routing(const Ctx& ctx, const Inputs& x, const Routing& how);
 
 // --- hashes --------------------------------------------------------------------------------------
 
 // Reformer (arXiv 2001.04451): argmax of [x R, -x R], R random normal [d, buckets / 2].
-Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed);
+// Given R: [1, rounds, buckets / 2, d].
+Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed,
+           const Tensor& rotations = {});
 
 // LSH attention: in each round keys stand by (bucket, position) in chunks; a query, standing where
 // a key of its bucket and position would, reads the keys of its bucket in its chunk and the one
@@ -74,12 +79,27 @@ Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_
 struct Lsh {
   int64_t rounds = 8, chunk = 64, buckets = 0, seed = 0;  // buckets 0: 2 * nk / chunk, rounded up
   bool self_always = false;
+  Tensor rotations{};
 };
 Plan lsh_attention(const Ctx& ctx, const Inputs& x, const Lsh& how);
 
+// SMYRF's balanced clusters (arXiv 2010.05315), the hashed support of Scatterbrain's authors. In
+// each round keys [k, sqrt(M - |k|^2), 0] and queries [q, 0, sqrt(M - |q|^2)], M = max |q|^2 + max
+// |k|^2 of a head's tokens (so that they are the nearer, the larger q.k), are sorted by their
+// product with a random direction; the queries, cut to as many parts, read the `cluster` keys of
+// the same number. Rounds are united, one list a query. directions: [1, 1, rounds, dk + 2], absent:
+// random_normal( seed, 1, round, channel).
+struct Smyrf {
+  int64_t rounds = 4, cluster = 64, seed = 0;
+  Tensor directions{};
+};
+Plan smyrf(const Ctx& ctx, const Inputs& x, const Smyrf& how);
+
 // HyperAttention (arXiv 2310.05869): the sign bits of x R as a number. Rank: its place in the Gray
 // code, where neighbours differ in one bit; gray_of_bits: the Gray code of it (the authors' table).
-Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits, int64_t seed);
+// Given R: [1, 1, projections, d].
+Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits, int64_t seed,
+               const Tensor& given = {});
 
 // Sorted blocks and a sample for the rest, as branches of one softmax. Keys and queries stand by
 // rank; the n-th block of queries reads the n-th block of keys and, of `samples` places drawn with
@@ -89,6 +109,8 @@ Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_
 struct Hyper {
   int64_t block = 256, samples = 256, projections = 7, min_tokens = 4096, seed = 0;
   bool gray_of_bits = false;
+  Tensor directions{};  // [1, 1, projections, dk]
+  Tensor places{};      // drawn places, [1|batch, 1|kv_heads, quadrants by level, samples]
 };
 Plan hyper(const Ctx& ctx, const Inputs& x, const Hyper& how);
 

@@ -2,7 +2,8 @@
 import numpy as np
 from common import attention, visible
 
-small = {"window": 40}
+small = {"window": 40, "block_size": 3}
+planted = {"block_size": 1}
 blind = True  # no query takes part in the choice
 by_group = True
 
@@ -24,16 +25,20 @@ def bias_of(v, dt, a, bias):
     return np.exp(out) if bias == "exp" else out
 
 
-def kept(q, k, v, dt, a, window=2048, bias="plain", causal=True, offset=None):
+def kept(q, k, v, dt, a, window=2048, bias="plain", rows="each", block_size=1, causal=True,
+         offset=None):
     weight = np.float32(bias_of(v, dt, a, bias))  # [B, Hk, M]
     allowed = visible(q, k, causal, offset)[:, : k.shape[1]]
     out = np.zeros(allowed.shape, bool)
     for b, h, i in np.ndindex(out.shape[:3]):
-        keys = np.flatnonzero(allowed[b, h, i])
+        keys = np.flatnonzero(allowed[b, h, i] | (rows == "all"))
         out[b, h, i, keys[np.argsort(-weight[b, h, keys], kind="stable")[:window]]] = True
-    return np.repeat(out, q.shape[1] // k.shape[1], 1)
+    for c in range(0, k.shape[2], block_size):
+        block = out[..., c : c + block_size]
+        block[:] = 2 * block.sum(-1, keepdims=True) > block.shape[3]
+    return np.repeat(out & allowed, q.shape[1] // k.shape[1], 1)
 
 
-def attend(q, k, v, dt, a, window=2048, bias="plain", causal=True, offset=None):
+def attend(q, k, v, dt, a, bias="plain", causal=True, offset=None, **params):
     weight = np.repeat(bias_of(v, dt, a, bias), q.shape[1] // k.shape[1], 1)[:, :, None]
-    return attention(q, k, v, kept(q, k, v, dt, a, window, bias, causal), bias=weight)
+    return attention(q, k, v, kept(q, k, v, dt, a, causal=causal, **params), bias=weight)

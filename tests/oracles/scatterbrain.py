@@ -1,17 +1,17 @@
-"""Scatterbrain (arXiv 2110.15343), section 4: exact on a window, random features elsewhere."""
+"""Scatterbrain (arXiv 2110.15343), section 4: window or hashed clusters exactly, else features."""
 import functools
 
 import common
 import numpy as np
-from common import normals, positions, repeat_heads, visible
+from common import clusters, normals, positions, repeat_heads, visible
 
-small = {"window": 37, "features": 50, "seed": 3}
+small = {"window": 37, "features": 50, "seed": 3, "n_hashes": 2, "cluster": 24}
+rows_compete = True  # a cluster takes a share of the queries of one call
 
 
 @functools.cache
-def directions(seed, count, d):
-    w = normals(seed, 0, max(1, (count or int(d * np.log(d))) // 2), d).astype(np.float32)
-    return np.concatenate([w, -w])
+def drawn(seed, count, d):
+    return normals(seed, 0, count, d).astype(np.float32)
 
 
 def phi(x, w):  # E[phi(q).phi(k)] = exp(q.k / sqrt(d))
@@ -20,23 +20,25 @@ def phi(x, w):  # E[phi(q).phi(k)] = exp(q.k / sqrt(d))
     return np.exp(exponent) / common.precision(np.sqrt(len(w)))
 
 
+def example(q, k, causal=True, offset=None):
+    g, d = np.random.default_rng(9), q.shape[3]
+    return {"directions": np.float32(g.normal(0, 1, (1, 1, 30, d))),
+            "hashes": np.float32(g.normal(0, 1, (1, 1, 2, d + 2))), "support": "hash"}
+
+
 def kept(q, k, v, causal=True, offset=None, **params):
     return visible(q, k, causal, offset)
 
 
-def attend(q, k, v, causal=True, offset=None, window=256, features=0, seed=0):
-    i, j = positions(q, k, offset)
+def attend(q, k, v, causal=True, offset=None, window=256, features=0, seed=0, support="window",
+           n_hashes=4, cluster=64, directions=None, hashes=None):
+    (i, j), d = positions(q, k, offset), q.shape[3]
     near = (j >= i - window // 2) & (j < i + (window + 1) // 2)
-    seen, w = visible(q, k, causal, offset), directions(seed, features, q.shape[3])
+    if support == "hash":
+        w = np.float64(normals(seed, 1, n_hashes, d + 2) if hashes is None else hashes[0, 0])
+        near = np.array([[clusters(q[b, h], repeat_heads(q, k)[b, h], w, cluster)
+                          for h in range(q.shape[1])] for b in range(q.shape[0])])
+    w = drawn(seed, max(1, (features or int(d * np.log(d))) // 2), d)
+    w = np.concatenate([w, -w] if directions is None else [directions[0, 0], -directions[0, 0]])
     low_rank = phi(q, w) @ phi(repeat_heads(q, k), w).swapaxes(2, 3)
-    with np.errstate(divide="ignore"):
-        exact = common.logits(q, k).astype(common.precision)
-        logits = np.where(seen, np.where(near, exact, np.log(low_rank)), -np.inf)
-    top = logits.max(-1, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)
-    p = np.exp(logits - top)
-    total = p.sum(-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        lse = (np.log(total) + top)[..., 0]
-    v = repeat_heads(q, v).astype(common.precision)
-    return p / np.where(total == 0, 1, total) @ v, lse
+    return common.mixed(q, k, v, visible(q, k, causal, offset), near, low_rank)

@@ -11,6 +11,7 @@ struct Params {
   int64_t min_seq_len = 4096;
   std::string rank = "paper";
   int64_t seed = 0;
+  Tensor projections, samples;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -20,7 +21,9 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                        .projections = p.lsh_num_projs,
                        .min_tokens = p.min_seq_len,
                        .seed = p.seed,
-                       .gray_of_bits = p.rank == "code"});
+                       .gray_of_bits = p.rank == "code",
+                       .directions = p.projections,
+                       .places = p.samples});
 }
 
 }  // namespace
@@ -62,7 +65,11 @@ REGARD_DEFINE_RECIPE(hyper) {
        param("lsh_num_projs", &Params::lsh_num_projs, 1, 16, "bits of the hash"),
        param("min_seq_len", &Params::min_seq_len, 1, 1e12, "keys up to which all is exact"),
        param("rank", &Params::rank, {"paper", "code"}, "place in the Gray code, or the code of it"),
-       param("seed", &Params::seed, 0, 1e12, "of projections and samples")});
+       param("seed", &Params::seed, 0, 1e12, "of projections and samples"),
+       param("projections", &Params::projections,
+             "[1, 1, lsh_num_projs, dk], instead of drawn ones"),
+       param("samples", &Params::samples,
+             "[1|batch, 1|kv_heads, quadrants, sample_size]: places in the sorted order")});
   return r;
 }
 

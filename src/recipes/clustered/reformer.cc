@@ -10,6 +10,7 @@ struct Params {
   int64_t n_buckets = 0;
   std::string self = "alone";
   int64_t seed = 0;
+  Tensor rotations;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -18,7 +19,8 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                                .chunk = p.chunk,
                                .buckets = p.n_buckets,
                                .seed = p.seed,
-                               .self_always = p.self == "always"});
+                               .self_always = p.self == "always",
+                               .rotations = p.rotations});
 }
 
 }  // namespace
@@ -60,7 +62,9 @@ REGARD_DEFINE_RECIPE(reformer) {
        param("n_buckets", &Params::n_buckets, 0, 65536,
              "buckets, made even; 1: no hashing; 0: 2 * keys / chunk"),
        param("self", &Params::self, {"alone", "always"}, "when a token reads itself"),
-       param("seed", &Params::seed, 0, 1e12, "of the rotations")});
+       param("seed", &Params::seed, 0, 1e12, "of the rotations"),
+       param("rotations", &Params::rotations,
+             "[1, n_hashes, n_buckets / 2, dk], instead of drawn ones")});
   return r;
 }
 

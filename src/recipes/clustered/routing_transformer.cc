@@ -10,6 +10,7 @@ struct Params {
   Tensor centroids;
   int64_t iterations = 10;
   int64_t seed = 0;
+  std::string combine = "union";
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -18,7 +19,8 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                          .window = p.window,
                          .iterations = p.iterations,
                          .seed = p.seed,
-                         .centroids = p.centroids});
+                         .centroids = p.centroids,
+                         .average = p.combine == "average"});
 }
 
 }  // namespace
@@ -44,10 +46,10 @@ REGARD_DEFINE_RECIPE(routing_transformer) {
                   "`iterations` times as much. Then about `window` keys a query.",
           .differs =
               "Certain from paper and code: layer norm, balanced top-w lists, clusters ~ sqrt(n), "
-              "window n / clusters. The code averages the outputs of a token's clusters (and "
-              "divides by count + 0.01), masks by rank in the list, which leaks the future unless "
-              "queries and keys are shared; here a query reads the union of its clusters once, "
-              "under one softmax, masked by true positions (our reading of the paper's equation). "
+              "window n / clusters. combine=average is the code: a softmax in each of a token's "
+              "clusters, their sum over count + 0.01. It masks by rank in the list, which leaks "
+              "the future unless queries and keys are shared; here positions mask, and union is "
+              "one softmax over all keys of the clusters (our reading of the paper's equation). "
               "Logits are the model's own, not those of normed queries and keys. k-means in place "
               "of learned centroids is ours; the moving average of training is not here.",
           .needs = {"single"},
@@ -58,7 +60,8 @@ REGARD_DEFINE_RECIPE(routing_transformer) {
        param("window", &Params::window, 0, 1e12, "tokens a cluster; 0: tokens / clusters"),
        param("centroids", &Params::centroids, "learned centroids [1|batch, 1|heads, clusters, dk]"),
        param("iterations", &Params::iterations, 1, 1000, "of k-means, without learned centroids"),
-       param("seed", &Params::seed, 0, 1e12, "of the first centroids of k-means")});
+       param("seed", &Params::seed, 0, 1e12, "of the first centroids of k-means"),
+       param("combine", &Params::combine, {"union", "average"}, "of a query's clusters")});
   return r;
 }
 

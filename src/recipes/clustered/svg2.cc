@@ -11,11 +11,12 @@ struct Params {
   int64_t num_k_centroids = 1000;
   int64_t kmeans_iter = 50;
   int64_t seed = 0;
+  Tensor q_centroids, k_centroids;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
-  const auto q = order::kmeans(ctx, x.q, p.num_q_centroids, p.kmeans_iter, p.seed);
-  const auto k = order::kmeans(ctx, x.k, p.num_k_centroids, p.kmeans_iter, p.seed);
+  const auto q = order::kmeans(ctx, x.q, p.num_q_centroids, p.kmeans_iter, p.seed, p.q_centroids);
+  const auto k = order::kmeans(ctx, x.k, p.num_k_centroids, p.kmeans_iter, p.seed, p.k_centroids);
   const int64_t least = std::max<int64_t>(1, int64_t(p.min_kc_ratio * double(k.labels.count)));
   const TileBits kept = select(ctx, order::cluster_mass(ctx, x.problem, q, k),
                                {.amount = p.top_p_kmeans, .min_count = least});
@@ -48,7 +49,8 @@ REGARD_DEFINE_RECIPE(svg2) {
               "Certain from the authors' code: distances, the size-weighted softmax, the cut (the "
               "cluster that crosses is kept) and min_kc_ratio. They draw first centroids with "
               "replacement, here they are distinct; they warm-start later steps with 2 "
-              "iterations; their converged centroids may be one update old, here centroids are "
+              "iterations (give `q_centroids`, `k_centroids`); their converged centroids may be "
+              "one update old, here centroids are "
               "always the means of the labels. First layers and steps that they leave dense are "
               "the caller's. Made without causality; with it, masked pairs are left out "
               "afterwards.",
@@ -61,7 +63,9 @@ REGARD_DEFINE_RECIPE(svg2) {
        param("num_q_centroids", &Params::num_q_centroids, 1, 1e6, "clusters of queries a head"),
        param("num_k_centroids", &Params::num_k_centroids, 1, 1e6, "clusters of keys a KV head"),
        param("kmeans_iter", &Params::kmeans_iter, 1, 1000, "most iterations of k-means"),
-       param("seed", &Params::seed, 0, 1e12, "of the first centroids")});
+       param("seed", &Params::seed, 0, 1e12, "of the first centroids"),
+       param("q_centroids", &Params::q_centroids, "[1|batch, 1|heads, any, dk] to begin with"),
+       param("k_centroids", &Params::k_centroids, "[1|batch, 1|kv_heads, any, dk] to begin with")});
   return r;
 }
 

@@ -8,11 +8,14 @@ struct Params {
   Tensor dt, a;
   int64_t window = 2048;
   std::string bias = "plain";
+  std::string rows = "each";
+  int64_t block_size = 1;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const Tensor weight = estimate::value_bias(ctx, x, p.dt, p.a, p.bias == "exp");
-  return lists::top_scored(ctx, x, weight, p.window).score({.key_bias = weight});
+  return lists::top_scored(ctx, x, weight, {p.window, p.block_size, p.rows == "all"})
+      .score({.key_bias = weight});
 }
 
 }  // namespace
@@ -33,9 +36,10 @@ REGARD_DEFINE_RECIPE(dma) {
           .cost = "One small product a token; then window single keys a query.",
           .differs =
               "Each row keeps its own best keys among those it sees, as the authors' code does "
-              "with a causal mask given; without one it keeps one set for all rows, future "
-              "included. bias=exp is Hugging Face's Doge (exp of the weight, same choice). "
-              "Smoothing the mask to blocks is not part. Query heads share their KV head's weight.",
+              "with a causal mask given; rows=all is that code without one: one set for all rows, "
+              "future included, so early rows may read nothing. bias=exp is Hugging Face's Doge "
+              "(exp of the weight, same choice). block_size is the code's smoothing of the mask. "
+              "Query heads share their KV head's weight.",
           .needs = {"single", "weights"},
           .prefix = true,
           .twin = "",
@@ -44,7 +48,10 @@ REGARD_DEFINE_RECIPE(dma) {
       {param("dt", &Params::dt, "[1, 1, kv_heads dv, kv_heads]: map of all heads' values"),
        param("a", &Params::a, "one factor a KV head"),
        param("window", &Params::window, 1, 1e12, "keys a query reads"),
-       param("bias", &Params::bias, {"plain", "exp"}, "the weight, or its exponential")});
+       param("bias", &Params::bias, {"plain", "exp"}, "the weight, or its exponential"),
+       param("rows", &Params::rows, {"each", "all"}, "who chooses"),
+       param("block_size", &Params::block_size, 1, 65536,
+             "blocks of keys are read whole where more than half was chosen, else not at all")});
   return r;
 }
 

@@ -32,22 +32,44 @@ void each_part(const Ctx& ctx, const Inputs& x, int64_t most, const F& f) {
     }
 }
 
+// Bits of pairs [nq][tiles] where all heads share them and they are at most 256 MB; else none.
+std::vector<uint64_t> shared_pairs(const Ctx& ctx, const Problem& p, const Branch& b,
+                                   int64_t tiles) {
+  const IndexList* const list = b.cover.list.get();
+  if (!list || list->batch > 1 || list->heads > 1 || b.order || b.rule.mask ||
+      p.batch * p.heads == 1 || p.nq * tiles > int64_t(1) << 25)
+    return {};
+  std::vector<uint64_t> out(size_t(p.nq * tiles));
+  constexpr int64_t kPart = 256;
+  parallel_for((p.nq + kPart - 1) / kPart, ctx.threads, [&](int64_t part, int) {
+    PairRows rows(p, b);
+    for (int64_t i = part * kPart; i < std::min((part + 1) * kPart, p.nq); ++i)
+      std::copy_n(rows.row(0, 0, i), tiles, &out[size_t(i * tiles)]);
+  });
+  return out;
+}
+
 // kept_share without the probabilities of single pairs.
 void shares_by_tiles(const Ctx& ctx, const Inputs& x, const Plan& plan, const Tensor& out) {
   constexpr int64_t kTile = 64, kRows = TileSums::kRows;
   const Problem& p = x.problem;
   const TileSums sums(x, kTile);
   const int64_t tiles = sums.tiles();
+  const std::vector<uint64_t> shared = shared_pairs(ctx, p, plan.branches.at(0), tiles);
   each_part(ctx, x, kRows,
             [&](const matrix::Packed& keys, int64_t b, int64_t h, int64_t first, int64_t count) {
               static thread_local std::vector<float> top, sum, kept;
               static thread_local std::vector<uint64_t> pairs;
               top.resize(size_t(kRows * tiles)), sum.resize(top.size()), kept.resize(top.size());
-              pairs.resize(top.size());
-              PairRows rows(p, plan.branches.at(0));
-              for (int64_t i = 0; i < count; ++i)
-                std::copy_n(rows.row(b, h, first + i), tiles, &pairs[size_t(i * tiles)]);
-              sums.run(keys, b, h, first, count, top.data(), sum.data(), pairs.data(), kept.data());
+              const uint64_t* bits = shared.empty() ? nullptr : &shared[size_t(first * tiles)];
+              if (!bits) {
+                pairs.resize(top.size());
+                PairRows rows(p, plan.branches.at(0));
+                for (int64_t i = 0; i < count; ++i)
+                  std::copy_n(rows.row(b, h, first + i), tiles, &pairs[size_t(i * tiles)]);
+                bits = pairs.data();
+              }
+              sums.run(keys, b, h, first, count, top.data(), sum.data(), bits, kept.data());
               for (int64_t i = 0; i < count; ++i) {
                 float* const weight = &top[size_t(i * tiles)];
                 const float most = matrix::max_of(weight, tiles);

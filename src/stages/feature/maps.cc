@@ -24,6 +24,21 @@ Weight random(const Problem& p, int64_t count, int64_t seed) {
   return out;
 }
 
+Weight given(const Problem& p, const Tensor& directions) {
+  const View& v = directions.view;
+  if (v.size[0] != 1 || v.size[1] != 1 || v.size[2] < 1 || v.size[3] != p.dk ||
+      info(v.dtype).block != 1)
+    throw Error(fmt::format("directions {}; accepted: [1,1,any,{}]", v.shape(), p.dk));
+  Weight out{WeightKind::random, make_tensor(DType::f32, {1, 1, 2 * v.size[2], p.dk})};
+  for (int64_t n = 0; n < v.size[2]; ++n) {
+    float* const w = reinterpret_cast<float*>(out.directions.view.at(0, 0, n));
+    float* const opposite = reinterpret_cast<float*>(out.directions.view.at(0, 0, v.size[2] + n));
+    read_row(v, 0, 0, n, w);
+    for (int64_t c = 0; c < p.dk; ++c) opposite[c] = -w[c];
+  }
+  return out;
+}
+
 Weight named(const std::string& name) {
   if (name == "softmax") return {WeightKind::softmax, {}};
   if (name == "elu") return {WeightKind::elu, {}};

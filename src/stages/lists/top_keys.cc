@@ -131,7 +131,23 @@ Plan statistical_top(const Ctx& ctx, const Inputs& x, int64_t channels, int64_t 
   return single_keys(x.problem, &parts);
 }
 
-Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t count) {
+namespace {
+
+// Ascending single keys -> the blocks of which they are more than half.
+void to_blocks(int64_t block, int64_t nk, Ranges* keys) {
+  Ranges out;
+  for (size_t first = 0, last = 0; first < keys->size(); first = last) {
+    const int64_t c = (*keys)[first].begin / block;
+    while (last < keys->size() && (*keys)[last].begin / block == c) ++last;
+    const Range whole{c * block, std::min((c + 1) * block, nk)};
+    if (2 * int64_t(last - first) > whole.end - whole.begin) out.push_back(whole);
+  }
+  *keys = std::move(out);
+}
+
+}  // namespace
+
+Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, const TopScored& how) {
   const StageTimer timer(ctx, "lists.top_scored");
   const Problem& p = x.problem;
   need_one_sequence(p, "top keys");
@@ -150,7 +166,7 @@ Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t c
         continue;
       }
       best.push(j);
-      if (int64_t(best.size()) <= count) continue;
+      if (int64_t(best.size()) <= how.count) continue;
       out[best.top()] = j;
       best.pop();
     }
@@ -158,9 +174,10 @@ Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, int64_t c
   return by_row(ctx, x, p.batch, p.kv_heads,
                 [&](int64_t b, int64_t h, int64_t position, Ranges* out) {
                   const int64_t* until = &beaten[(b * p.kv_heads + h) * p.nk];
-                  const int64_t now = x.causal ? position : p.nk;
+                  const int64_t now = x.causal && !how.shared ? position : p.nk;
                   for (int64_t j = 0; j < std::min(now + 1, p.nk); ++j)
                     if (until[j] > std::min(now, p.nk - 1)) out->push_back({j, j + 1});
+                  if (how.block > 1) to_blocks(how.block, p.nk, out);
                 });
 }
 

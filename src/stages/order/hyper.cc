@@ -1,9 +1,12 @@
 // HyperAttention: sorted blocks, and a sample of the keys for the rest.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "core/parallel.h"
+#include "regard/status.h"
 #include "stages/order.h"
 #include "stages/order/project.h"
 #include "stages/order/shared_lists.h"
@@ -11,14 +14,14 @@
 
 namespace regard::order {
 
-Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits,
-               int64_t seed) {
+Labels angular(const Ctx& ctx, const View& x, int64_t projections, bool gray_of_bits, int64_t seed,
+               const Tensor& given) {
   const StageTimer timer(ctx, "order.angular");
   Labels out;
   out.batch = x.size[0], out.heads = x.size[1], out.n = x.size[2];
   out.count = int64_t(1) << projections;
   out.label.resize(size_t(out.batch * out.heads * out.n));
-  const Directions directions(projections, x.size[3], seed, 0, ctx.threads);
+  const Directions directions(projections, x.size[3], seed, 0, ctx.threads, given.view);
   directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, const float* dots) {
     uint32_t bits = 0;
     for (int64_t d = 0; d < projections; ++d) bits |= uint32_t(dots[d] > 0) << d;
@@ -73,11 +76,11 @@ class Branches {
         x_(x),
         p_(x.problem),
         how_(how),
-        queries_(angular(ctx, x.q, how.projections, how.gray_of_bits, how.seed)),
-        keys_(angular(ctx, x.k, how.projections, how.gray_of_bits, how.seed)) {}
+        queries_(angular(ctx, x.q, how.projections, how.gray_of_bits, how.seed, how.directions)),
+        keys_(angular(ctx, x.k, how.projections, how.gray_of_bits, how.seed, how.directions)) {}
 
   // Two branches for quadrants of different queries and keys: sorted blocks, and samples.
-  void add(const Level& level, int64_t number, std::vector<Plan>* out) const {
+  void add(const Level& level, int64_t number, std::vector<Plan>* out) {
     const StageTimer timer(ctx_, "order.hyper");
     const auto places = std::make_shared<Permutation>();
     places->batch = p_.batch, places->heads = p_.heads, places->n = p_.nq;
@@ -95,9 +98,11 @@ class Branches {
       if (const View& own = x_.score.key_bias.view; own)
         read_row(own, own.size[0] == 1 ? 0 : b, own.size[1] == 1 ? 0 : kv, 0, weight);
       blocks.open(item), samples.open(item);  // list 0, empty: queries outside all quadrants
-      for (const Quadrant& q : level)
-        add(q, number, item, keys_.row(b, kv), weight, &blocks, &samples);
+      for (size_t n = 0; n < level.size(); ++n)
+        add(level[n], number, item, before_ + int64_t(n), keys_.row(b, kv), weight, &blocks,
+            &samples);
     });
+    before_ += int64_t(level.size());
     out->push_back(Plan::columns(p_, blocks.columns(p_.nk)).order({places, nullptr}));
     Score weighted;
     weighted.key_bias = weights;
@@ -110,15 +115,39 @@ class Branches {
     std::stable_sort(first, last, [&](uint32_t a, uint32_t b) { return rank[a] < rank[b]; });
   }
 
-  void add(const Quadrant& q, int64_t number, int64_t item, const int32_t* rank, float* weight,
-           SharedLists* blocks, SharedLists* samples) const {
+  // Times that each of nk places is drawn for the n-th quadrant.
+  std::vector<int64_t> draws(const Quadrant& q, int64_t number, int64_t item, int64_t n) const {
+    const int64_t nk = q.k1 - q.k0;
+    std::vector<int64_t> times(size_t(nk), 0);
+    const View& given = how_.places.view;
+    if (!given) {
+      for (int64_t s = 0; s < how_.samples; ++s)
+        ++times[int64_t(double(nk) * random_uniform(how_.seed, 1 + number, q.k0, s))];
+      return times;
+    }
+    if ((given.size[0] != 1 && given.size[0] != p_.batch) ||
+        (given.size[1] != 1 && given.size[1] != p_.kv_heads) || given.size[2] <= n ||
+        given.size[3] != how_.samples || info(given.dtype).block != 1)
+      throw Error(fmt::format("hyper: places {}; accepted: [1|{},1|{},{} or more,{}]",
+                              given.shape(), p_.batch, p_.kv_heads, n + 1, how_.samples));
+    std::vector<double> row(size_t(how_.samples));
+    read_row(given, given.size[0] == 1 ? 0 : item / p_.kv_heads,
+             given.size[1] == 1 ? 0 : item % p_.kv_heads, n, row.data());
+    for (const double place : row) {
+      if (!(place >= 0 && place < double(nk)))
+        throw Error(fmt::format("hyper: place {}; accepted: 0 to {}", place, nk - 1));
+      ++times[size_t(place)];
+    }
+    return times;
+  }
+
+  void add(const Quadrant& q, int64_t number, int64_t item, int64_t n, const int32_t* rank,
+           float* weight, SharedLists* blocks, SharedLists* samples) const {
     const int64_t nk = q.k1 - q.k0, nq = q.q1 - q.q0;
     std::vector<uint32_t> sorted(static_cast<size_t>(nk));
     std::iota(sorted.begin(), sorted.end(), uint32_t(q.k0));
     sort(rank, sorted.data(), sorted.data() + nk);
-    std::vector<int64_t> drawn(size_t(nk), 0);  // times, by place
-    for (int64_t n = 0; n < how_.samples; ++n)
-      ++drawn[int64_t(double(nk) * random_uniform(how_.seed, 1 + number, q.k0, n))];
+    const std::vector<int64_t> drawn = draws(q, number, item, n);  // by place
     for (int64_t j = 0; j < nk; ++j)
       if (drawn[j] > 0)
         weight[sorted[j]] += float(std::log(double(drawn[j] * nk) / double(how_.samples)));
@@ -144,6 +173,7 @@ class Branches {
   const Problem& p_;
   const Hyper& how_;
   const Labels queries_, keys_;
+  int64_t before_ = 0;  // quadrants of the levels so far
 };
 
 // Every query reads its own leaf; causality comes on top.
@@ -173,7 +203,7 @@ Plan hyper(const Ctx& ctx, const Inputs& x, const Hyper& how) {
   const Problem& p = x.problem;
   need_one_sequence(p, "hyper");
   if (p.nk <= how.min_tokens) return Plan::all(p);
-  const Branches branches(ctx, x, how);
+  Branches branches(ctx, x, how);
   std::vector<Plan> parts;
   if (!x.causal) {
     branches.add({{0, p.nq, 0, p.nk}}, 0, &parts);

@@ -1,8 +1,11 @@
 // Lloyd's k-means. The nearest centroid is the one with the greatest x.c - |c|^2 / 2.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
 #include "core/parallel.h"
+#include "regard/status.h"
 #include "stages/matrix.h"
 #include "stages/order.h"
 #include "stages/order/project.h"
@@ -33,6 +36,10 @@ class Lloyd {
         centroids_(centroids),
         labels_(labels) {}
 
+  void start(const View& given, int64_t b, int64_t h) {
+    matrix::load_rows(given, given.size[0] == 1 ? 0 : b, given.size[1] == 1 ? 0 : h, 0, count_,
+                      centroids_);
+  }
   void start(int64_t seed) {
     const std::vector<int64_t> first = distinct_tokens(n_, count_, seed);
     for (int64_t c = 0; c < count_; ++c)
@@ -90,14 +97,21 @@ class Lloyd {
 
 }  // namespace
 
-Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed) {
+Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterations, int64_t seed,
+                const Tensor& first) {
   const StageTimer timer(ctx, "order.kmeans");
+  const View& given = first.view;
+  if (given && ((given.size[0] != 1 && given.size[0] != x.size[0]) ||
+                (given.size[1] != 1 && given.size[1] != x.size[1]) || given.size[2] < 1 ||
+                given.size[3] != x.size[3] || info(given.dtype).block != 1))
+    throw Error(fmt::format("k-means: first centroids {}; accepted: [1|{},1|{},any,{}]",
+                            given.shape(), x.size[0], x.size[1], x.size[3]));
   const int64_t batch = x.size[0], heads = x.size[1], n = x.size[2];
   Clusters out;
   out.depth = x.size[3];
   Labels& labels = out.labels;
   labels.batch = batch, labels.heads = heads, labels.n = n;
-  labels.count = std::min(clusters, n);
+  labels.count = given ? given.size[2] : std::min(clusters, n);
   labels.label.assign(size_t(batch * heads * n), 0);
   out.centroids.resize(size_t(batch * heads * labels.count * out.depth));
   parallel_for(batch * heads, ctx.threads, [&](int64_t bh, int) {
@@ -105,7 +119,7 @@ Clusters kmeans(const Ctx& ctx, const View& x, int64_t clusters, int64_t iterati
     matrix::load_rows(x, bh / heads, bh % heads, 0, n, tokens.data());
     Lloyd lloyd(std::move(tokens), n, out.depth, labels.count,
                 &out.centroids[bh * labels.count * out.depth], &labels.label[bh * n]);
-    lloyd.start(seed);
+    given ? lloyd.start(given, bh / heads, bh % heads) : lloyd.start(seed);
     for (int64_t it = 0; it < iterations; ++it) {
       const bool moved = lloyd.assign(ctx.threads);
       lloyd.update();

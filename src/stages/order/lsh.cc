@@ -34,7 +34,8 @@ std::pair<float, float> extremes(const float* x, int64_t n) {
 
 }  // namespace
 
-Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed) {
+Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_t seed,
+           const Tensor& rotations) {
   const StageTimer timer(ctx, "order.lsh");
   Labels out;
   out.batch = x.size[0], out.heads = x.size[1], out.n = x.size[2];
@@ -42,7 +43,7 @@ Labels lsh(const Ctx& ctx, const View& x, int64_t buckets, int64_t round, int64_
   out.count = buckets == 1 ? 1 : 2 * half;
   out.label.assign(size_t(out.batch * out.heads * out.n), 0);
   if (buckets == 1) return out;
-  const Directions directions(half, x.size[3], seed, round, ctx.threads);
+  const Directions directions(half, x.size[3], seed, round, ctx.threads, rotations.view);
   directions.each(x, ctx.threads, [&](int64_t b, int64_t h, int64_t i, const float* dots) {
     const auto [low, high] = extremes(dots, half);
     // The first of the greatest of both signs; 0 where all are NaN.
@@ -118,8 +119,8 @@ Plan lsh_attention(const Ctx& ctx, const Inputs& x, const Lsh& how) {
   const int64_t buckets = how.buckets ? how.buckets : 2 * ((p.nk + how.chunk - 1) / how.chunk);
   std::vector<Labels> queries, keys;
   for (int64_t round = 0; round < how.rounds; ++round) {
-    queries.push_back(lsh(ctx, x.q, buckets, round, how.seed));
-    keys.push_back(lsh(ctx, x.k, buckets, round, how.seed));
+    queries.push_back(lsh(ctx, x.q, buckets, round, how.seed, how.rotations));
+    keys.push_back(lsh(ctx, x.k, buckets, round, how.seed, how.rotations));
   }
   const StageTimer timer(ctx, "order.lsh_lists");
   SharedLists lists(p.batch, p.heads, p.nq);

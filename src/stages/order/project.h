@@ -1,23 +1,33 @@
 // Products with random directions. Layer: stages. Nobody but the bodies of stages includes this.
 #pragma once
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "core/parallel.h"
+#include "regard/status.h"
 #include "stages/matrix.h"
 #include "stages/random.h"
 
 namespace regard::order {
 
-// `count` directions of `depth` standard normal numbers: random_normal(seed, stream, direction, n).
+// `count` directions of `depth` standard normal numbers: random_normal(seed, stream, direction, n);
+// or those given, [1, streams, count, depth].
 class Directions {
  public:
-  Directions(int64_t count, int64_t depth, int64_t seed, int64_t stream, int threads)
+  Directions(int64_t count, int64_t depth, int64_t seed, int64_t stream, int threads,
+             const View& given = {})
       : count_(count), depth_(depth), lines_(size_t(matrix::panels(count) * depth)) {
+    if (given && (given.size[0] != 1 || given.size[1] <= stream || given.size[2] != count ||
+                  given.size[3] != depth || info(given.dtype).block != 1))
+      throw Error(fmt::format("directions {}; accepted: [1,{} or more,{},{}]", given.shape(),
+                              stream + 1, count, depth));
     parallel_for(matrix::panels(count), threads, [&](int64_t panel, int) {
       std::vector<float> rows(size_t(matrix::kPanel * depth));
       const int64_t first = panel * matrix::kPanel, live = std::min(matrix::kPanel, count - first);
-      for (int64_t d = 0; d < live; ++d)
+      if (given) matrix::load_rows(given, 0, stream, first, live, rows.data());
+      for (int64_t d = 0; d < live && !given; ++d)
         for (int64_t n = 0; n < depth; ++n)
           rows[d * depth + n] = float(random_normal(seed, stream, first + d, n));
       matrix::pack_panel(rows.data(), live, depth, &lines_[panel * depth]);

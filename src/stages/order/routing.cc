@@ -95,6 +95,43 @@ std::vector<std::vector<int32_t>> taken_by(const std::vector<std::vector<int64_t
   return out;
 }
 
+// One branch for the first cluster of every query, one for the second, and so on.
+Plan averaged(const Ctx& ctx, const Problem& p, const View& q, const View& k, const Centroids& mu,
+              int64_t q_window, int64_t k_window) {
+  std::vector<std::vector<std::vector<int64_t>>> keys(size_t(p.batch * p.heads));
+  std::vector<std::vector<std::vector<int32_t>>> sets(keys.size());
+  parallel_for(p.batch * p.heads, ctx.threads, [&](int64_t bh, int) {
+    const int64_t b = bh / p.heads, h = bh % p.heads;
+    const float* centroid = mu.row(b, mu.heads == p.heads ? h : h / p.group());
+    keys[size_t(bh)] = members(k, b, h / p.group(), centroid, mu.count, k_window);
+    sets[size_t(bh)] = taken_by(members(q, b, h, centroid, mu.count, q_window), p.nq);
+  });
+  size_t most = 1;
+  for (const auto& head : sets)
+    for (const auto& set : head) most = std::max(most, set.size());
+  if (most > 16)
+    throw Error(
+        fmt::format("routing: a query is in {} clusters; accepted: up to 16 to average", most));
+  Tensor gate = make_tensor(DType::f32, {p.batch, p.heads, p.nq, int64_t(most)});
+  std::vector<Plan> branches;
+  for (size_t n = 0; n < most; ++n) {
+    SharedLists lists(p.batch, p.heads, p.nq);
+    for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
+      lists.open(bh);  // list 0, empty: queries of fewer clusters
+      for (const std::vector<int64_t>& list : keys[size_t(bh)])
+        lists.open(bh).assign(list.begin(), list.end());
+      for (int64_t i = 0; i < p.nq; ++i) {
+        const std::vector<int32_t>& set = sets[size_t(bh)][size_t(i)];
+        lists.reads(bh, i, n < set.size() ? set[n] + 1 : 0);
+        float* const weight = reinterpret_cast<float*>(gate.view.at(bh / p.heads, bh % p.heads, i));
+        weight[n] = n < set.size() ? 1 / (float(set.size()) + 0.01f) : 0;
+      }
+    }
+    branches.push_back(Plan::columns(p, lists.columns(p.nk)));
+  }
+  return Plan::gated(std::move(branches), gate);
+}
+
 }  // namespace
 
 Plan routing(const Ctx& ctx, const Inputs& x, const Routing& how) {
@@ -106,6 +143,7 @@ Plan routing(const Ctx& ctx, const Inputs& x, const Routing& how) {
   const auto window = [&](int64_t n) {
     return how.window ? how.window : (n + mu.count - 1) / mu.count;
   };
+  if (how.average) return averaged(ctx, p, q.view, k.view, mu, window(p.nq), window(p.nk));
   // Queries of the same clusters share a list and stand together: in order of their lists.
   Labels labels{p.batch, p.heads, p.nq, 0, {}};
   labels.label.resize(size_t(p.batch * p.heads * p.nq));

@@ -22,6 +22,7 @@ def kept(q, k, v, sparsity=0.8, block=64, text=0, adaptive=True, causal=True, of
             share[b, order[:lend]] = (1 + sparsity) / 2
             share[b, order[heads - lend :]] = max(0, (3 * sparsity - 1) / 2)
         keep = rows_of(mass, lambda b, h, r, row: top(row, math.ceil((1 - share[b, h]) * cols)))
-    keep |= tiles_where(lambda h, own, c: max(own, c) * block + block > n - text, 1, block, block,
-                        q, k)
+    if text:  # with text=0 a ragged last block is like all others
+        keep |= tiles_where(lambda h, own, c: max(own, c) * block + block > n - text, 1, block,
+                            block, q, k)
     return tokens_of(keep, block, block, q, k) & visible(q, k, causal)

@@ -1,16 +1,24 @@
 """Video-BLADE (arXiv 2508.10774): best blocks of a sampled map, and means of everything."""
 import numpy as np
-from common import (attention_of_levels, covering, rows_of, sampled_scores, tokens_of, visible)
+from common import (attention_of_levels, covering, rows_of, sampled_scores, tiles_where, tokens_of,
+                    visible)
 
-small = {"block": 32, "samples": 5, "gap": 7, "most": 0.4, "energy": 0.7}
-planted = {"samples": 32, "most": 0.2, "energy": 0.95, "gap": 0}
+small = {"block": 32, "samples": 5, "gap": 7, "most": 0.4, "energy": 0.7, "text": 11}
+planted = {"samples": 32, "most": 0.2, "energy": 0.95, "gap": 0, "text": 0}
+
+
+def example(q, k, causal=True, offset=None):
+    return {"q_offsets": np.int32([[[[3, 0, 15]]]]), "k_offsets": np.int32([[[[7, 31, 11, 5]]]])}
 
 
 def fine(q, k, causal, energy=0.95, least=0.05, most=0.17, block=128, samples=32,
-         importance="paper", cut="paper", seed=0):
-    s = sampled_scores(q, k, block, block, samples, samples, seed, importance == "paper", causal)
+         importance="paper", cut="paper", seed=0, text=0, **offsets):
+    s = sampled_scores(q, k, block, block, min(samples, block), min(samples, block), seed,
+                       importance == "paper", causal, **offsets)
     low, high = (max(1, int(x * s.shape[3])) for x in (least, most))
     keep = rows_of(s, lambda b, h, r, row: covering(row, energy, cut == "paper", low, high))
+    keep |= tiles_where(lambda h, own, c: text and max(own, c) * block + block > k.shape[2] - text,
+                        1, block, block, q, k)
     return tokens_of(keep, block, block, q, k)
 
 

@@ -1,24 +1,29 @@
 """Pyramid Sparse Attention (arXiv 2512.04025): levels by cumulative importance."""
 import numpy as np
-from common import (attention_of_levels, covering, rows_of, sampled_scores, spread, tiles_where,
-                    visible)
+from common import attention_of_levels, covering, rows_of, sampled_scores, tiles_where, top, visible
 
-small = {"block_q": 32, "block_k": 16, "sampled": 2, "tau1": 0.3, "tau2": 0.5, "tau4": 0.7}
-planted = {"sampled": 1, "tau1": 0.8, "tau2": 0.85, "tau4": 0.9, "tau8": 0.9, "cut": "code"}
+small = dict(block_q=32, block_k=16, sampled=2, tau1=0.3, tau2=0.5, tau4=0.7, text=10)
+planted = {"sampled": 1, "tau1": 0.8, "tau2": 0.85, "tau4": 0.9, "tau8": 0.9, "cut": "code",
+           "text": 0}
+
+
+def example(q, k, causal=True, offset=None):
+    return {"q_offsets": np.int32([[[[3, 0, 15]]]]), "k_offsets": np.int32([[[[7, 2, 11, 5]]]])}
 
 
 def levels(q, k, causal, tau1=0.7, tau2=0.8, tau4=0.9, tau8=0.9, block_q=128, block_k=64,
-           sampled=4, importance="paper", cut="paper", seed=0):
-    each = max(1, block_k // sampled)
+           sampled=4, importance="paper", cut="paper", seed=0, text=0, **offsets):
+    each, m = max(1, block_k // sampled), k.shape[2]
     s = sampled_scores(q, k, block_q, block_k, min(each, block_q), each, seed,
-                       importance == "paper", causal)
+                       importance == "paper", causal, **offsets)
     code, least = cut == "code", int(0.06 * s.shape[3]) + 1
-    near = tiles_where(lambda h, own, c: c == own and causal, 1, block_q, block_k, q, k)
+    near = tiles_where(lambda h, own, c: (c == own and causal) or (text and c * block_k + block_k
+                       > m - text), 1, block_q, block_k, q, k)
     taken, out = np.broadcast_to(near, s.shape).copy(), {}
     for w, tau in ((1, tau1), (2, tau2), (4, tau4), (8, tau8)):
-        now = rows_of(s, lambda b, h, r, row: covering(row, tau, code, least * code * (w == 1)))
-        out[w] = taken | now if w == 1 else now & ~taken
-        taken |= now
+        now = rows_of(s, lambda b, h, r, row: top(row, int(tau * len(row))) if cut == "ratio"
+                      else covering(row, tau, code, least * code * (w == 1)))
+        out[w], taken = taken | now if w == 1 else now & ~taken, taken | now
     return out
 
 

@@ -23,7 +23,7 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int64_t first = x.problem.nk - p.text;
   return Plan::tiles(x.problem, b, b,
                      kept | keep::where(x.problem, b, b, 1, [&](int64_t, int64_t own, int64_t c) {
-                       return (own + 1) * b > first || (c + 1) * b > first;
+                       return std::min((std::max(own, c) + 1) * b, x.problem.nk) > first;
                      }));
 }
 

@@ -4,31 +4,28 @@ namespace regard {
 namespace {
 
 struct Params {
-  double energy = 0.95;
-  double least = 0.05;
-  double most = 0.17;
-  int64_t block = 128;
-  int64_t samples = 32;
-  int64_t gap = 30;
-  std::string importance = "paper";
-  std::string cut = "paper";
-  int64_t seed = 0;
+  double energy = 0.95, least = 0.05, most = 0.17;
+  int64_t block = 128, samples = 32, gap = 30, text = 0, seed = 0;
+  std::string importance = "paper", cut = "paper";
+  Tensor q_offsets, k_offsets;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int b = int(p.block);
-  const auto scores = estimate::sampled(ctx, x, b, b,
-                                        {.queries = p.samples,
-                                         .keys = p.samples,
-                                         .seed = p.seed,
-                                         .normalised = p.importance == "paper"});
+  const auto scores = estimate::sampled(
+      ctx, x, b, b,
+      {p.samples, p.samples, p.seed, p.importance == "paper", p.q_offsets, p.k_offsets});
   const auto share = [&](double s) { return std::max<int64_t>(1, int64_t(s * scores.cols)); };
   const TileBits kept = select(ctx, scores,
                                {.amount = p.energy,
                                 .keep_crossing = p.cut == "paper",
                                 .min_count = share(p.least),
                                 .max_count = share(p.most)});
-  const Plan fine = Plan::tiles(x.problem, b, b, kept);
+  const int64_t video = x.problem.nk - p.text;
+  const TileBits text = keep::where(x.problem, b, b, 1, [&](int64_t, int64_t own, int64_t c) {
+    return std::min((std::max(own, c) + 1) * b, x.problem.nk) > video;
+  });
+  const Plan fine = Plan::tiles(x.problem, b, b, kept | text);
   if (p.gap == 0) return fine;
   return Plan::same({fine, Plan::all(x.problem).pooled(int(p.gap))});
 }
@@ -56,9 +53,8 @@ REGARD_DEFINE_RECIPE(asa) {
               "cut=code drops the block that crosses `energy`; importance=code skips the "
               "softmax's normaliser, so that every block holding a row's maximum is equal (ties "
               "go to the lower block). By design kept keys count twice, once in their means. Text "
-              "rules of the CogVideoX version, the curve order and training are not part. Our "
-              "reading: under causality a mean is seen once all its tokens are; draws come from a "
-              "counter.",
+              "stands last and is read, and reads, beyond the count (their CogVideoX version). Not "
+              "part: curve order, training. Our reading: a mean is seen once all its tokens are.",
           .needs = {"single"},
           .twin = "gap=0,energy=2,most=1",
           .sweep = {"most", {0.1, 0.17, 0.3, 0.5}},
@@ -72,7 +68,10 @@ REGARD_DEFINE_RECIPE(asa) {
        param("gap", &Params::gap, 0, 65536, "tokens a mean; 0: no means"),
        param("importance", &Params::importance, {"paper", "code"}, "normalised or not"),
        param("cut", &Params::cut, {"paper", "code"}, "the block that crosses `energy`"),
-       param("seed", &Params::seed, 0, 1e15, "which sample")});
+       param("text", &Params::text, 0, 1e12, "last tokens, which see and are seen"),
+       param("seed", &Params::seed, 0, 1e15, "which sample"),
+       param("q_offsets", &Params::q_offsets, "[1|batch, 1|heads, 1, any]: the sample in a block"),
+       param("k_offsets", &Params::k_offsets, "the same for keys")});
   return r;
 }
 

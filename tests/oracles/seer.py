@@ -33,7 +33,8 @@ def kept(q, k, v, q_gate, k_gate, cut="threshold", threshold=2e-3, sparsity=0.8,
     queries = pools(q, start, block, rope, [np.mean], q_gate)
     keys = pools(repeat_heads(q, k), 0, block, rope, [np.max, np.min, np.mean], k_gate)
     seen = tiles_where(lambda h, own, c: c <= own, 1, block, block, q, k)
-    s = np.where(seen, queries @ np.swapaxes(keys, 2, 3) / math.sqrt(q_gate.shape[3]), -np.inf)
+    s = queries @ np.swapaxes(keys, 2, 3) / math.sqrt(q_gate.shape[3])
+    s = np.where(seen | (cut == "nz_ratio"), s, -np.inf)
     p, count = softmax(s), max(1, int((1 - math.sqrt(sparsity)) * s.shape[3]))
     keep = p > threshold if cut == "threshold" else rows_of(p, lambda b, h, r, x: top(x, count))
     late = -(-k.shape[2] // block) - dense_rows

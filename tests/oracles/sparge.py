@@ -3,7 +3,8 @@ import common
 import numpy as np
 from common import covering, pooled_logits, repeat_heads, rows_of, softmax, tokens_of, top, visible
 
-small = {"block_q": 32, "block_k": 64, "similarity": 0.05, "cdf": 0.8, "lambda": 1.5}
+small = {"block_q": 32, "block_k": 64, "similarity": 0.05, "cdf": 0.8, "lambda": 1.5,
+         "attention_sink": True}
 leaves_out_values = True  # of what the mask keeps
 planted = {"similarity": -1.0}
 sees = ()  # means of planted codes and noise are flat, so it covers its share with many tiles
@@ -19,7 +20,7 @@ def alike(x, block, tail):  # mean of all cosines inside a block
 
 
 def kept(q, k, v, cut="cdf", cdf=0.98, topk=0.5, similarity=0.6, block_q=128, block_k=64,
-         tail="paper", causal=True, offset=None, **second_stage):
+         tail="paper", attention_sink=False, causal=True, offset=None, **second_stage):
     k_all = repeat_heads(q, k)
     rows = ~(alike(q, block_q, tail) > similarity)[..., None]
     columns = ~(alike(k_all - k_all.mean(2, keepdims=True), block_k, tail) > similarity)
@@ -29,6 +30,7 @@ def kept(q, k, v, cut="cdf", cdf=0.98, topk=0.5, similarity=0.6, block_q=128, bl
     share = max(1, int(topk * s.shape[3]))
     keep = rows_of(p, lambda b, h, r, row: covering(row, cdf, False, 1) if cut == "cdf"
                    else top(row, share))
+    keep[..., 0] |= attention_sink
     return tokens_of(keep | rows | columns, block_q, block_k, q, k) & visible(q, k, causal, offset)
 
 

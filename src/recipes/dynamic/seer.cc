@@ -17,8 +17,10 @@ struct Params {
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int b = int(p.block);
-  const auto gate = row_softmax(estimate::learned_gate(ctx, x, p.q_gate, p.k_gate, b, p.rope));
-  const bool by_value = p.cut == "threshold";
+  const bool by_value = p.cut == "threshold", future = p.cut == "nz_ratio";
+  Inputs seen = x;
+  seen.causal = x.causal && !future;
+  const auto gate = row_softmax(estimate::learned_gate(ctx, seen, p.q_gate, p.k_gate, b, p.rope));
   const TileBits best =
       select(ctx, gate,
              {.cut = by_value ? Selector::Cut::threshold : Selector::Cut::top_k,
@@ -49,9 +51,9 @@ REGARD_DEFINE_RECIPE(seer) {
           .when = "Models that a gate was trained for; then few blocks carry nearly all the mass.",
           .cost = "Pooling, and a product of width `width` for each pair of blocks.",
           .differs = "As in the code the own block is not forced and the last two rows of blocks "
-                     "are dense. cut=ratio keeps the share 1 - sqrt(sparsity) of the blocks (the "
-                     "code's nz_ratio, 1 - sparsity in its terms; it lets early rows spend on "
-                     "future blocks, here they do not). Pooling wants q and k before rotation: "
+                     "are dense. cut=ratio keeps the share 1 - sqrt(sparsity) of the blocks; "
+                     "cut=nz_ratio is the code's (1 - sparsity in its terms): early rows spend on "
+                     "future blocks and may read nothing. Pooling wants q and k before rotation: "
                      "`rope` undoes the model's. The released gates have no query map: give the "
                      "identity.",
           .needs = {"causal", "single", "weights"},
@@ -61,7 +63,8 @@ REGARD_DEFINE_RECIPE(seer) {
       {param("q_gate", &Params::q_gate, "[1, heads, dk, width]: the gate's map of mean queries"),
        param("k_gate", &Params::k_gate,
              "[1, heads, 3 dk, width]: its map of maximum, minimum and mean keys"),
-       param("cut", &Params::cut, {"threshold", "ratio"}, "by the gate's value, or a fixed share"),
+       param("cut", &Params::cut, {"threshold", "ratio", "nz_ratio"},
+             "by the gate's value, or a fixed share"),
        param("threshold", &Params::threshold, -1, 1, "share of a row above which a block is read"),
        param("sparsity", &Params::sparsity, 0, 1, "cut=ratio: share of the causal area left out"),
        param("block", &Params::block, 8, 1024, "tokens a block"),

@@ -5,13 +5,12 @@ namespace {
 
 struct Params {
   std::string cut = "cdf";
-  double cdf = 0.98;
-  double topk = 0.5;
-  double similarity = 0.6;
+  double cdf = 0.98, topk = 0.5, similarity = 0.6;
   int64_t block_q = 128;
   int64_t block_k = 64;
   std::string tail = "paper";
   double lambda = 0;
+  bool attention_sink = false;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -28,7 +27,8 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                                 .amount = by_mass ? p.cdf : share,
                                 .keep_crossing = false,
                                 .min_count = 1});
-  return Plan::tiles(x.problem, bq, bk, best | columns | rows).value_skip(float(p.lambda));
+  const TileBits first = keep::sink(x.problem, bq, bk, p.attention_sink ? 1 : 0);
+  return Plan::tiles(x.problem, bq, bk, best | columns | rows | first).value_skip(float(p.lambda));
 }
 
 }  // namespace
@@ -71,7 +71,8 @@ REGARD_DEFINE_RECIPE(sparge) {
        param("block_k", &Params::block_k, 8, 1024, "keys a tile"),
        param("tail", &Params::tail, {"paper", "code"}, "a partial last block"),
        param("lambda", &Params::lambda, 0, 1e6,
-             "skip values of blocks so far (in logits) below the greatest so far; 0: none")});
+             "skip values of blocks so far (in logits) below the greatest so far; 0: none"),
+       param("attention_sink", &Params::attention_sink, "the first key tile is always read")});
   return r;
 }
 

@@ -1,4 +1,5 @@
 #include "recipes/recipe.h"
+#include "stages/lists.h"
 
 namespace regard {
 namespace {
@@ -6,11 +7,17 @@ namespace {
 struct Params {
   int64_t n_init = 128;
   int64_t n_local = 3968;
+  int64_t n_last = 0;
 };
 
 // Key j is kept for query i if j <= i and (j < n_init or i - j < n_local).
-Plan plan(const Ctx&, const Inputs& x, const Params& p) {
-  return Plan::band(x.problem, p.n_local - 1, 0, p.n_init);
+Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
+  if (p.n_last == 0) return Plan::band(x.problem, p.n_local - 1, 0, p.n_init);
+  const int64_t n = x.problem.nk;
+  return lists::by_position(ctx, x, 1, [&](int64_t, int64_t i, lists::Ranges* out) {
+    out->push_back({0, i >= n - p.n_last ? n : p.n_init});
+    out->push_back({i - p.n_local + 1, i + 1});
+  });
 }
 
 }  // namespace
@@ -33,8 +40,8 @@ REGARD_DEFINE_RECIPE(a_shape) {
           .cost = "No planning. At most (n_init + n_local) keys a query: linear in the length.",
           .differs =
               "The authors' kernel pads head sizes that are no power of two with zeros and then "
-              "scales by the padded size; here the scale stays 1/sqrt(d). Its tri-shape variant "
-              "(dense last queries) is not part of this method.",
+              "scales by the padded size; here the scale stays 1/sqrt(d). n_last=100 is its "
+              "tri-shape variant, whose last queries read everything.",
           .needs = {"causal"},
           .prefix = true,
           .twin = "n_local=1e9",
@@ -43,7 +50,8 @@ REGARD_DEFINE_RECIPE(a_shape) {
       plan,
       {param("n_init", &Params::n_init, 0, 1e12, "first tokens that every query reads"),
        param("n_local", &Params::n_local, 1, 1e12,
-             "tokens of the window, the query's own included")});
+             "tokens of the window, the query's own included"),
+       param("n_last", &Params::n_last, 0, 1e12, "last tokens, whose queries read everything")});
   return r;
 }
 

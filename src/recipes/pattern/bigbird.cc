@@ -9,6 +9,7 @@ struct Params {
   int64_t global = 1;
   int64_t random = 3;
   int64_t seed = 0;
+  Tensor drawn;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -18,6 +19,7 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const TileBits fixed = keep::where(x.problem, b, b, 1, [&](int64_t, int64_t own, int64_t c) {
     return std::abs(own - c) <= p.window / 2 || end(own) || end(c);
   });
+  if (p.drawn) return Plan::tiles(x.problem, b, b, fixed | keep::listed(x.problem, b, b, p.drawn));
   const TileBits seen = x.causal ? keep::causal(x.problem, b, b) : keep::all(x.problem, b, b);
   const auto free = without(estimate::random(x.problem, b, b, p.seed),
                             fixed | (keep::all(x.problem, b, b) - seen));
@@ -58,7 +60,9 @@ REGARD_DEFINE_RECIPE(bigbird) {
        param("window", &Params::window, 1, 1e6, "blocks around the own one, itself included; odd"),
        param("global", &Params::global, 0, 1e6, "blocks at each end that see and are seen"),
        param("random", &Params::random, 0, 1e12, "further blocks a row and head"),
-       param("seed", &Params::seed, 0, 1e15, "which draw")});
+       param("seed", &Params::seed, 0, 1e15, "which draw"),
+       param("drawn", &Params::drawn,
+             "[1|batch, 1|heads, rows of blocks, any]: random blocks of each row; -1: none")});
   return r;
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "recipes/recipe.h"
 #include "stages/lists.h"
 
@@ -6,12 +8,28 @@ namespace {
 
 struct Params {
   int64_t window = 256;
+  int64_t right = -1;
+  int64_t dilation = 1;
   int64_t global = 1;
   Tensor tokens;
 };
 
-Plan plan(const Ctx&, const Inputs& x, const Params& p) {
-  const Window band{p.window, x.causal ? 0 : p.window, p.global};
+Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
+  const int64_t right = x.causal ? 0 : p.right < 0 ? p.window : p.right;
+  if (p.dilation > 1) {
+    const auto far = lists::positions(x.problem, p.tokens);
+    const auto is_global = [&](int64_t i) {
+      return (i >= 0 && i < p.global) || std::find(far.begin(), far.end(), i) != far.end();
+    };
+    return lists::by_position(ctx, x, 1, [&](int64_t, int64_t i, lists::Ranges* out) {
+      out->push_back({0, is_global(i) ? x.problem.nk : p.global});
+      for (const int64_t j : far) out->push_back({j, j + 1});
+      const int64_t steps = std::min(p.window, i / p.dilation);
+      const int64_t end = std::min(x.problem.nk, i + right * p.dilation + 1);
+      lists::every(i - steps * p.dilation, 1, p.dilation, end, out);
+    });
+  }
+  const Window band{p.window, right, p.global};
   const IndexList global =
       lists::global_tokens(x.problem, band, lists::positions(x.problem, p.tokens));
   return Plan::same(
@@ -40,15 +58,19 @@ REGARD_DEFINE_RECIPE(longformer) {
               "token: linear in the length.",
           .differs =
               "The authors' models project global rows with weights of their own; here one set of "
-              "q, k, v serves all. Long Range Arena counts the whole window instead of one side "
-              "and is a token short on the left when it is even. Their mask adds -1e4; here "
-              "masked pairs do not exist.",
+              "q, k, v serves all. Long Range Arena counts the whole window w: "
+              "window=w-w/2-1,right=w/2 here. Dilated windows (section 3.1) are in the authors' "
+              "TVM kernel only. Their mask adds -1e4; here masked pairs do not exist.",
           .prefix = true,
           .twin = "window=1e9",
           .sweep = {"window", {256, 512, 1024, 2048}},
       },
       plan,
       {param("window", &Params::window, 0, 1e12, "tokens on ONE side of the query"),
+       param("right", &Params::right, -1, 1e12,
+             "tokens on its right, without causality; -1: window"),
+       param("dilation", &Params::dilation, 1, 1e9,
+             "tokens from one key of the window to the next"),
        param("global", &Params::global, 0, 1e12, "the first tokens, as many as this, are global"),
        param("tokens", &Params::tokens, "positions of further global tokens")});
   return r;

@@ -8,11 +8,9 @@ namespace regard {
 namespace {
 
 struct Params {
-  double alpha = 0;
-  double beta = 0.5;
+  double alpha = 0, beta = 0.5;
   Tensor alphas, betas;
-  int64_t sink = 64;
-  int64_t block = 64;
+  int64_t sink = 64, block = 64, max_new_token = 0;
   std::string rule = "profile";
 };
 
@@ -24,8 +22,9 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                             : std::vector<float>(size_t(heads), float(p.beta));
   if (p.rule == "runtime")
     return lists::by_position(ctx, x, heads, [&](int64_t h, int64_t i, lists::Ranges* out) {
+      const double all = double(n + p.max_new_token);
       const double span =
-          std::clamp(std::trunc(alpha[h] + double(beta[h]) * n), 128.0, std::max(128.0, double(n)));
+          std::clamp(std::trunc(alpha[h] + double(beta[h]) * all), 128.0, std::max(128.0, all));
       const int64_t window = (int64_t(span) + b - 1) / b * b - p.sink;
       out->push_back({0, p.sink});
       out->push_back({i - window + 1, i + window});
@@ -61,7 +60,7 @@ REGARD_DEFINE_RECIPE(moa) {
           .differs =
               "profile is the rule that the search scores (blocks, plus one block of sinks); "
               "runtime is that of the authors' cache: at least 128 tokens, rounded up to blocks, "
-              "sinks inside the span. n counts the keys. The search is not part.",
+              "sinks inside the span, n the keys and max_new_token. The search is not part.",
           .needs = {"single"},
           .twin = "beta=1",
           .sweep = {"beta", {0.1, 0.25, 0.5}},
@@ -73,7 +72,8 @@ REGARD_DEFINE_RECIPE(moa) {
        param("betas", &Params::betas, "one beta a query head"),
        param("sink", &Params::sink, 0, 1e12, "first tokens"),
        param("block", &Params::block, 1, 65536, "tokens that spans are rounded to"),
-       param("rule", &Params::rule, {"profile", "runtime"}, "from span to window")});
+       param("rule", &Params::rule, {"profile", "runtime"}, "from span to window"),
+       param("max_new_token", &Params::max_new_token, 0, 1e12, "runtime: tokens still to come")});
   return r;
 }
 

@@ -13,21 +13,23 @@ struct Params {
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int64_t l = p.stride, n = x.problem.nk, c = std::min(p.c, l);
-  const bool merged = p.heads == "merged", strided = p.pattern == "strided";
+  const bool shared = p.heads == "merged" || p.heads == "far", strided = p.pattern == "strided";
+  const int64_t verts = p.heads == "own" ? std::max<int64_t>(1, l / std::max<int64_t>(1, c)) : 1;
   // Parts 0 and 1 of the paper's factorised attention for query i.
   const auto local = [=](int64_t i, lists::Ranges* out) {
     if (strided) return out->push_back({i - l, i + l + 1});
     const int64_t begin = (i - (i % l + l) % l);
     out->push_back({begin, begin + l});
   };
-  const auto far = [=](int64_t i, lists::Ranges* out) {
+  const auto far = [=](int64_t h, int64_t i, lists::Ranges* out) {
     if (strided) return lists::every((i % l + l) % l, 1, l, n, out);
-    lists::every(l - c, c, l, n, out);
+    lists::every(l - (h % verts + 1) * c, c, l, n, out);
   };
-  return lists::by_position(ctx, x, merged ? 1 : x.problem.heads,
+  return lists::by_position(ctx, x, shared ? 1 : x.problem.heads,
                             [=](int64_t h, int64_t i, lists::Ranges* out) {
-                              if (merged || h % 2 == 0) local(i, out);
-                              if (merged || h % 2 == 1) far(i, out);
+                              const bool both = p.heads == "merged" || p.heads == "own";
+                              if (both || (p.heads == "alternate" && h % 2 == 0)) local(i, out);
+                              if (both || p.heads == "far" || h % 2 == 1) far(h, i, out);
                             });
 }
 
@@ -54,9 +56,11 @@ REGARD_DEFINE_RECIPE(sparse_transformer) {
           .differs =
               "merged is the paper's single head over the union, alternate gives even heads the "
               "first set and odd heads the second. Without causality the window is two-sided (our "
-              "reading). The authors' strided kernel has the second set alone; their fixed gives "
-              "every head its own c of each stretch in whole blocks; Long Range Arena adds column "
-              "0 of each stretch and masks causally even in encoders.",
+              "reading). heads=far is the authors' strided kernel (the second set alone), "
+              "heads=own "
+              "their fixed: head h reads its own c of each stretch, counted back from its end, "
+              "there in whole blocks. Long Range Arena adds column 0 of each stretch and masks "
+              "causally even in encoders.",
           .needs = {"single"},
           .prefix = true,
           .twin = "stride=1",
@@ -66,7 +70,8 @@ REGARD_DEFINE_RECIPE(sparse_transformer) {
       {param("pattern", &Params::pattern, {"strided", "fixed"}, "which pair of sets"),
        param("stride", &Params::stride, 1, 1e9, "l of the paper, in tokens"),
        param("c", &Params::c, 0, 1e9, "fixed: tokens at each stretch's end that all may read"),
-       param("heads", &Params::heads, {"merged", "alternate"}, "how heads share the two sets")});
+       param("heads", &Params::heads, {"merged", "alternate", "far", "own"},
+             "how heads share the two sets")});
   return r;
 }
 

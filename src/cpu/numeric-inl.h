@@ -259,8 +259,15 @@ class Int8 : public Bf16 {
     const DF d;
     const float* rows = m.queries + p.first * dk;
     VF sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
-    for (int64_t i = 0; i < dk; ++i)
-      sum[i % 4] = hn::MulAdd(hn::LoadU(d, rows + i * p.rows), hn::Set(d, m.mean[i]), sum[i % 4]);
+    const auto add = [&](VF* to, int64_t i) HWY_ATTR {
+      *to = hn::MulAdd(hn::LoadU(d, rows + i * p.rows), hn::Set(d, m.mean[i]), *to);
+    };
+    int64_t i = 0;
+    for (; i + 4 <= dk; i += 4) {  // constant indices keep the sums in registers
+      REGARD_UNROLL
+      for (int n = 0; n < 4; ++n) add(sum + n, i + n);
+    }
+    for (; i < dk; ++i) add(sum + i % 4, i);
     hn::Store(hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3])), d, m.shift);
   }
 

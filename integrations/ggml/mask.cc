@@ -1,8 +1,10 @@
 #include "mask.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "core/parallel.h"
 
@@ -12,6 +14,7 @@ namespace {
 constexpr uint16_t kMinusInfinity = 0xfc00;  // f16
 constexpr int kTile = 64;                    // tokens a side of the tiles of a general mask
 constexpr size_t kRemember = 4;
+constexpr int64_t kFewCells = 1 << 18;  // half a MiB: less than starting threads would cost
 
 // Row `i` of sequence `b`. Only masks shared by all heads come here (node.cc).
 const char* row(const ggml_tensor* mask, int64_t b, int64_t i) {
@@ -159,9 +162,75 @@ MaskPart read_part(const ggml_tensor* mask, int64_t b, int64_t nq, int64_t nk, i
   return part;
 }
 
+// Whether every one of the cells forbids its pair, or allows it and adds nothing.
+bool all_forbid(const uint16_t* cells, int64_t n) {
+  uint16_t other = 0;
+  for (int64_t j = 0; j < n; ++j) other |= cells[j] ^ kMinusInfinity;
+  return other == 0;
+}
+bool all_allow(const uint16_t* cells, int64_t n) {
+  uint16_t other = 0;
+  for (int64_t j = 0; j < n; ++j) other |= cells[j];
+  return (other & 0x7fff) == 0;  // -0 is 0
+}
+
+// What the first and the last row would make of the mask of sequence `b`, if every row between is
+// as they say; none if one is not. One pass over the cells at memory speed, and none more.
+std::optional<MaskPart> plain_part(const ggml_tensor* mask, int64_t b, int64_t nq, int64_t nk,
+                                   int threads) {
+  const auto cells = [&](int64_t i) { return reinterpret_cast<const uint16_t*>(row(mask, b, i)); };
+  std::vector<uint64_t> words(size_t((nk + 63) / 64));
+  const RowFacts first = read_row_bits(cells(0), nk, words.data());
+  const RowFacts last = read_row_bits(cells(nq - 1), nk, words.data());
+  MaskPart part;
+  part.nk = std::max<int64_t>(1, std::max(first.hi, last.hi));
+  part.offset = first.hi - 1;
+  part.left = last.hi - 1 - last.lo;
+  const bool from_start = first.lo == 0 && last.lo == 0;
+  part.shape = last.hi != part.offset + nq ? MaskPart::Shape::open
+               : from_start                ? MaskPart::Shape::causal
+                                           : MaskPart::Shape::window;
+  std::atomic<bool> plain{true};
+  const auto check = [&](int64_t i) {
+    const bool open = part.shape == MaskPart::Shape::open;
+    const bool window = part.shape == MaskPart::Shape::window;
+    const int64_t hi = open ? part.nk : i + part.offset + 1;
+    const int64_t lo = window ? std::max<int64_t>(0, hi - 1 - part.left) : 0;
+    const uint16_t* c = cells(i);
+    return lo < hi && hi <= nk && all_forbid(c, lo) && all_allow(c + lo, hi - lo) &&
+           all_forbid(c + hi, nk - hi);
+  };
+  constexpr int64_t kRows = 16;  // an item
+  const bool few = nq * nk < kFewCells;
+  parallel_for((nq + kRows - 1) / kRows, few ? 1 : threads, [&](int64_t item, int) {
+    for (int64_t i = item * kRows; i < std::min(nq, (item + 1) * kRows); ++i)
+      if (!plain.load(std::memory_order_relaxed) || !check(i)) return plain.store(false);
+  });
+  return plain ? std::optional(part) : std::nullopt;
+}
+
+std::optional<MaskReading> plain_reading(const ggml_tensor* mask, int64_t nq, int64_t nk,
+                                         int threads) {
+  MaskReading out;
+  for (int64_t b = 0; b < mask->ne[3]; ++b) {
+    const auto part = plain_part(mask, b, nq, nk, threads);
+    if (!part) return std::nullopt;
+    out.parts.push_back(*part);
+  }
+  return out;
+}
+
 bool agree(const MaskPart& a, const MaskPart& b) {
   return a.shape != MaskPart::Shape::general && a.shape == b.shape && a.nk == b.nk &&
          a.offset == b.offset && a.left == b.left && a.numeric == b.numeric;
+}
+
+// One part for all sequences where they agree.
+void join(MaskReading& reading) {
+  const MaskPart& first = reading.parts[0];
+  if (std::all_of(reading.parts.begin(), reading.parts.end(),
+                  [&](const MaskPart& p) { return agree(first, p); }))
+    reading.parts.resize(1);
 }
 
 }  // namespace
@@ -173,6 +242,11 @@ std::shared_ptr<const MaskReading> MaskReader::read(const ggml_tensor* mask, int
     reading->parts.emplace_back().nk = nk;
     return reading;
   }
+  if (auto plain = plain_reading(mask, nq, nk, threads)) {
+    *reading = std::move(*plain);
+    join(*reading);
+    return reading;
+  }
   std::vector<int64_t> key{mask->ne[0], mask->ne[1], mask->ne[3],
                            nq,          nk,          std::bit_cast<int64_t>(hash_rows(mask, nq))};
   const auto same = [&](const Entry& e) { return e.key == key; };
@@ -182,10 +256,7 @@ std::shared_ptr<const MaskReading> MaskReader::read(const ggml_tensor* mask, int
   }
   for (int64_t b = 0; b < mask->ne[3]; ++b)
     reading->parts.push_back(read_part(mask, b, nq, nk, threads));
-  const MaskPart& first = reading->parts[0];
-  if (std::all_of(reading->parts.begin(), reading->parts.end(),
-                  [&](const MaskPart& p) { return agree(first, p); }))
-    reading->parts.resize(1);
+  join(*reading);
   if (recent_.size() == kRemember) recent_.pop_back();
   recent_.insert(recent_.begin(), {std::move(key), reading});
   return reading;

@@ -1,4 +1,4 @@
-// What a mask tensor says, read once and remembered: the same mask serves every layer of a kind.
+// What a mask tensor says.
 // Layer: integrations.
 #pragma once
 #include <cstdint>
@@ -34,11 +34,12 @@ struct MaskReading {
   const MaskPart& of(int64_t sequence) const { return parts[parts.size() == 1 ? 0 : sequence]; }
 };
 
-// Remembers the last few masks by size and CONTENT. Address and graph identity would not do: the
+// Most masks are open, causal or a window: a guess from two rows, and one pass that holds every
+// cell against it, settle them at memory speed (512 queries over 32,768 cells are 32 MiB), and
+// nothing is remembered. Others are read bit by bit, and the last few of them are remembered by
+// size and CONTENT, a 64-bit hash of every cell. Address and graph identity would not do: the
 // scheduler hands over one node at a time, llama.cpp reuses graphs and buffers from one micro-batch
-// to the next, and nothing announces that the mask was written anew. A 64-bit hash of every cell is
-// one pass at memory speed: 512 queries over 8,192 cells are 8 MiB and took 0.5 ms on one core,
-// which is less than starting threads for it would risk; reading such a mask anew took 5 ms.
+// to the next, and nothing announces that the mask was written anew.
 class MaskReader {
  public:
   // `mask` null: everything is open. Reads the first `nq` rows of every sequence.

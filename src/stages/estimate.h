@@ -7,26 +7,10 @@
 
 #include "regard/ctx.h"
 #include "regard/inputs.h"
+#include "stages/unwritten.h"
 
 namespace regard {
 
-// Leaves numbers as they are where none are given: resize() does not write, so the threads that
-// make them do.
-template <class T>
-struct Unwritten : std::allocator<T> {
-  template <class U>
-  struct rebind {
-    using other = Unwritten<U>;
-  };
-  template <class U>
-  void construct(U* at) {
-    ::new (static_cast<void*>(at)) U;
-  }
-  template <class U, class... Args>
-  void construct(U* at, Args&&... args) {
-    ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
-  }
-};
 using Scores = std::vector<float, Unwritten<float>>;
 
 // Scores that lie in a GPU's memory.
@@ -58,8 +42,8 @@ namespace estimate {
 BlockScores random(const Problem& p, int bq, int bk, int64_t seed);
 
 // XAttention (arXiv 2503.16428, algorithm 1): strided antidiagonal sums, softmax over key groups,
-// summed to tiles of `block` x `block`. Causal where the inputs are. Rows of 16-bit tensors are
-// rounded to levels first (levels.h).
+// summed to tiles of `block` x `block`. Causal where the inputs are. Where keys are of 16 bits,
+// rows are rounded to levels first (levels.h).
 BlockScores antidiagonal(const Ctx& ctx, const Inputs& x, int block, int stride);
 
 // Mean of queries and keys over tiles, scaled dot; raw logits, -inf where no pair is causal. Tiles

@@ -1,4 +1,4 @@
-// Levels: rows of 16-bit tensors as integers whose products add up without rounding. Layer: stages.
+// Levels: rows of channels as integers whose products add up without rounding. Layer: stages.
 //
 // A row x of channels becomes round(x * kLength / |x|) with the scale |x| / kLength. Rows of levels
 // are no longer than 4018 (kLength, half a level for each of 1024 channels, and what the even ones

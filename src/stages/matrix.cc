@@ -96,14 +96,46 @@ void MultiplyChunk(const float* a, int64_t rows, int64_t depth, int64_t lines, c
     MultiplyRows<1, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
 }
 
-// Channels of one token, whose sums are integers; then scaled and added.
+using I = hn::RebindToSigned<F>;
+constexpr I i32;
+
+HWY_INLINE hn::Vec<I> LoadPairs(const float* pairs) { return hn::BitCast(i32, hn::Load(f, pairs)); }
+
+// sum + the products of both halves of every lane, signed.
+HWY_INLINE hn::Vec<I> AddPairs(hn::Vec<I> sum, hn::Vec<I> a, hn::Vec<I> b) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+  const hn::Repartition<int16_t, I> i16;  // vpmaddwd adds neighbours
+  return hn::ReorderWidenMulAccumulate(i32, hn::BitCast(i16, a), hn::BitCast(i16, b), sum, sum);
+#else
+  const auto low = [](auto x) HWY_ATTR { return hn::ShiftRight<16>(hn::ShiftLeft<16>(x)); };
+  const auto high = [](auto x) HWY_ATTR { return hn::ShiftRight<16>(x); };
+  return hn::Add(sum, hn::Add(hn::Mul(low(a), low(b)), hn::Mul(high(a), high(b))));
+#endif
+}
+
+// The channels of one token, whose sums are integers; then scaled and added.
 template <int R>
-HWY_INLINE void MultiplyLevels(const float* HWY_RESTRICT a, int64_t depth, int64_t lines,
+HWY_INLINE void MultiplyLevels(const float* HWY_RESTRICT a, int64_t depth, int64_t pairs,
                                const Line* HWY_RESTRICT panel, const float* HWY_RESTRICT a_scale,
                                int64_t tokens, const Line& k_scale, float* HWY_RESTRICT c,
                                int64_t stride) {
-  alignas(64) float sums[R * kPanel];
-  MultiplyRows<R, false>(a, depth, lines, panel, sums, kPanel);
+  hn::Vec<I> sum[R][kVectors];
+  REGARD_UNROLL
+  for (int i = 0; i < R; ++i) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(i32);
+  }
+  for (int64_t t = 0; t < pairs; ++t) {
+    hn::Vec<I> key[kVectors];
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) key[v] = LoadPairs(panel[t].x + v * kLanes);
+    REGARD_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const hn::Vec<I> query = hn::BitCast(i32, hn::Set(f, a[i * depth + t]));
+      REGARD_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = AddPairs(sum[i][v], query, key[v]);
+    }
+  }
   REGARD_UNROLL
   for (int i = 0; i < R; ++i) {
     const V query = hn::Set(f, a_scale[i * tokens]);
@@ -111,27 +143,26 @@ HWY_INLINE void MultiplyLevels(const float* HWY_RESTRICT a, int64_t depth, int64
     for (int v = 0; v < kVectors; ++v) {
       const V scale = hn::Mul(query, hn::Load(f, k_scale.x + v * kLanes));
       float* const to = c + i * stride + v * kLanes;
-      const V sum = hn::Load(f, sums + i * kPanel + v * kLanes);
-      hn::StoreU(Fused(sum, scale, hn::LoadU(f, to)), f, to);
+      hn::StoreU(Fused(hn::ConvertTo(f, sum[i][v]), scale, hn::LoadU(f, to)), f, to);
     }
   }
 }
 
 void MultiplyTokens(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
-                    int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                    int64_t pairs, const Line* panel, const Line* k_scale, float* c,
                     int64_t stride) {
-  const int64_t depth = tokens * channels;
+  const int64_t depth = tokens * pairs;
   constexpr int kRows = kVectors == 2 ? 8 : kVectors == 4 ? 3 : 1;
   for (int64_t i = 0; i < rows; ++i) std::fill_n(c + i * stride, kPanel, 0.0f);
   for (int64_t t = 0; t < tokens; ++t) {
-    const float* const x = a + t * channels;
-    const Line* const lines = panel + t * channels;
+    const float* const x = a + t * pairs;
+    const Line* const lines = panel + t * pairs;
     int64_t i = 0;
     for (; i + kRows <= rows; i += kRows)
-      MultiplyLevels<kRows>(x + i * depth, depth, channels, lines, a_scale + i * tokens + t, tokens,
+      MultiplyLevels<kRows>(x + i * depth, depth, pairs, lines, a_scale + i * tokens + t, tokens,
                             k_scale[t], c + i * stride, stride);
     for (; i < rows; ++i)
-      MultiplyLevels<1>(x + i * depth, depth, channels, lines, a_scale + i * tokens + t, tokens,
+      MultiplyLevels<1>(x + i * depth, depth, pairs, lines, a_scale + i * tokens + t, tokens,
                         k_scale[t], c + i * stride, stride);
   }
 }
@@ -208,6 +239,37 @@ float MaxOf(const float* x, int64_t n) {
   return best;
 }
 
+float ScaledMax(float* x, int64_t n, float scale) {
+  const float low = -std::numeric_limits<float>::infinity();
+  const V s = hn::Set(f, scale);
+  V top[kVectors];
+  for (V& v : top) v = hn::Set(f, low);
+  int64_t c = 0;
+  for (; c + kPanel <= n; c += kPanel) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const V y = hn::Mul(hn::LoadU(f, x + c + v * kLanes), s);
+      hn::StoreU(y, f, x + c + v * kLanes);
+      top[v] = hn::IfThenElse(hn::Gt(y, top[v]), y, top[v]);  // as in MaxOf
+    }
+  }
+  float best = low;
+  for (const V& v : top) best = std::max(best, hn::GetLane(hn::MaxOfLanes(f, v)));
+  for (; c < n; ++c) {
+    x[c] *= scale;
+    best = x[c] > best ? x[c] : best;
+  }
+  return best;
+}
+
+// The rest of a sum whose first `n` numbers, whole panels, are in `sum`; then the halves are added.
+HWY_INLINE float FinishSum(const V* sum, const float* rest, int64_t n) {
+  alignas(64) float lane[kPanel];
+  for (int v = 0; v < kVectors; ++v) hn::Store(sum[v], f, lane + v * kLanes);
+  for (int64_t l = 0; l < n; ++l) lane[l] += rest[l];
+  return Fold<kPanel / 2>(lane);
+}
+
 float SumOf(const float* x, int64_t n) {
   V sum[kVectors];
   for (V& v : sum) v = hn::Zero(f);
@@ -216,16 +278,24 @@ float SumOf(const float* x, int64_t n) {
     REGARD_UNROLL
     for (int v = 0; v < kVectors; ++v) sum[v] = hn::Add(sum[v], hn::LoadU(f, x + c + v * kLanes));
   }
-  alignas(64) float lane[kPanel];
-  for (int v = 0; v < kVectors; ++v) hn::Store(sum[v], f, lane + v * kLanes);
-  for (int64_t l = 0; c < n; ++c, ++l) lane[l] += x[c];
-  return Fold<kPanel / 2>(lane);
+  return FinishSum(sum, x + c, n - c);
 }
 
 float Exponentials(float* x, int64_t n, float shift) {
   const V s = hn::Set(f, shift);
-  Map(x, n, [&](V v) HWY_ATTR { return Exponential(hn::Sub(v, s)); });
-  return SumOf(x, n);
+  V sum[kVectors];
+  for (V& v : sum) v = hn::Zero(f);
+  int64_t c = 0;
+  for (; c + kPanel <= n; c += kPanel) {
+    REGARD_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const V y = Exponential(hn::Sub(hn::LoadU(f, x + c + v * kLanes), s));
+      hn::StoreU(y, f, x + c + v * kLanes);
+      sum[v] = hn::Add(sum[v], y);
+    }
+  }
+  Map(x + c, n - c, [&](V v) HWY_ATTR { return Exponential(hn::Sub(v, s)); });
+  return FinishSum(sum, x + c, n - c);
 }
 
 // Tiles of kWidth numbers (0: `width`, or fewer at the end).
@@ -253,11 +323,16 @@ void SumTiles(const float* x, int64_t tiles, int64_t width, float* sum) {
 
 void TileExponentials(float* x, int64_t n, int64_t width, float* top, float* sum) {
   const int64_t whole = n / width, rest = n - whole * width;
-  // Widths known to the compiler are several times faster: blocks of 128 by strides of 16 and 8.
+  // Widths known to the compiler are several times faster: blocks of 128 by strides of 16 and 8,
+  // and of 64 by 16.
   const auto subtract = width == 8    ? SubtractTops<8>
                         : width == 16 ? SubtractTops<16>
+                        : width == 4  ? SubtractTops<4>
                                       : SubtractTops<0>;
-  const auto add = width == 8 ? SumTiles<8> : width == 16 ? SumTiles<16> : SumTiles<0>;
+  const auto add = width == 8    ? SumTiles<8>
+                   : width == 16 ? SumTiles<16>
+                   : width == 4  ? SumTiles<4>
+                                 : SumTiles<0>;
   subtract(x, whole, width, top);
   if (rest > 0) SubtractTops<0>(x + whole * width, 1, rest, top + whole);
   Map(x, n, [](V v) HWY_ATTR { return Exponential(v); });
@@ -273,7 +348,7 @@ void AddScaled(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, float facto
   for (; c < n; ++c) sum[c] = std::fma(x[c], factor, sum[c]);
 }
 
-float ToLevels(float* row, int64_t n) {
+float ToLevels(const float* HWY_RESTRICT row, int64_t n, float* HWY_RESTRICT pairs) {
   V sum[kVectors];
   for (V& v : sum) v = hn::Zero(f);
   alignas(64) float lane[kPanel];
@@ -289,17 +364,44 @@ float ToLevels(float* row, int64_t n) {
   for (int64_t l = 0; c < n; ++c, ++l) lane[l] = std::fma(row[c], row[c], lane[l]);
   const float square = Fold<kPanel / 2>(lane);
   if (!(square >= levels::kLeastSquare && square <= levels::kMostSquare)) {
-    std::fill(row, row + n, 0.0f);
+    std::fill_n(pairs, level_pairs(n), 0.0f);
     return square < levels::kLeastSquare ? 0 : std::numeric_limits<float>::quiet_NaN();
   }
   const float length = std::sqrt(square);
   const V inverse = hn::Set(f, levels::kLength / length), half = hn::Set(f, 0.5f);
   const V exact = hn::Set(f, levels::kExact);
-  Map(row, n, [&](V x) HWY_ATTR {
+  const hn::Rebind<int16_t, F> i16;
+  const auto level = [&](V x) HWY_ATTR {
     const V y = hn::Round(hn::Mul(x, inverse)), even = hn::Round(hn::Mul(y, half));
-    return hn::IfThenElse(hn::Gt(hn::Abs(y), exact), hn::Add(even, even), y);
-  });
+    const V whole = hn::IfThenElse(hn::Gt(hn::Abs(y), exact), hn::Add(even, even), y);
+    return hn::DemoteTo(i16, hn::ConvertTo(i32, whole));
+  };
+  int16_t* const to = reinterpret_cast<int16_t*>(pairs);
+  for (c = 0; c + kLanes <= n; c += kLanes) hn::StoreU(level(hn::LoadU(f, row + c)), i16, to + c);
+  if (c < n) {
+    alignas(64) float last[kPanel] = {};
+    alignas(64) int16_t levels[kPanel];
+    std::copy(row + c, row + n, last);
+    hn::Store(level(hn::Load(f, last)), i16, levels);
+    std::copy(levels, levels + (n - c), to + c);
+  }
+  if (n % 2) to[n] = 0;
   return length / levels::kLength;
+}
+
+void AddToBoth(float* HWY_RESTRICT a, float* HWY_RESTRICT b, const float* HWY_RESTRICT x,
+               float factor, int64_t n) {
+  const V s = hn::Set(f, factor);
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) {
+    const V y = hn::Mul(hn::LoadU(f, x + c), s);
+    hn::StoreU(hn::Add(hn::LoadU(f, a + c), y), f, a + c);
+    hn::StoreU(hn::Add(hn::LoadU(f, b + c), y), f, b + c);
+  }
+  for (; c < n; ++c) {
+    const float y = x[c] * factor;
+    a[c] += y, b[c] += y;
+  }
 }
 
 void Add(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, int64_t n) {
@@ -320,8 +422,10 @@ HWY_EXPORT(PromoteBf16);
 HWY_EXPORT(Multiply);
 HWY_EXPORT(ScaleCap);
 HWY_EXPORT(MaxOf);
+HWY_EXPORT(ScaledMax);
 HWY_EXPORT(Exponentials);
 HWY_EXPORT(Add);
+HWY_EXPORT(AddToBoth);
 HWY_EXPORT(SumOf);
 HWY_EXPORT(TileExponentials);
 HWY_EXPORT(AddScaled);
@@ -365,6 +469,10 @@ void scale_cap(float* x, int64_t n, float scale, float softcap) {
 
 float max_of(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x, n); }
 
+float scaled_max(float* x, int64_t n, float scale) {
+  return HWY_DYNAMIC_DISPATCH(ScaledMax)(x, n, scale);
+}
+
 float exponentials(float* x, int64_t n, float shift) {
   return HWY_DYNAMIC_DISPATCH(Exponentials)(x, n, shift);
 }
@@ -379,16 +487,22 @@ void add_scaled(float* sum, const float* x, float factor, int64_t n) {
   HWY_DYNAMIC_DISPATCH(AddScaled)(sum, x, factor, n);
 }
 
-float to_levels(float* row, int64_t n) { return HWY_DYNAMIC_DISPATCH(ToLevels)(row, n); }
+float to_levels(const float* row, int64_t n, float* pairs) {
+  return HWY_DYNAMIC_DISPATCH(ToLevels)(row, n, pairs);
+}
 
 void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
-                     int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                     int64_t pairs, const Line* panel, const Line* k_scale, float* c,
                      int64_t stride) {
   HWY_DYNAMIC_DISPATCH(MultiplyTokens)
-  (a, a_scale, rows, tokens, channels, panel, k_scale, c, stride);
+  (a, a_scale, rows, tokens, pairs, panel, k_scale, c, stride);
 }
 
 void add(float* sum, const float* x, int64_t n) { HWY_DYNAMIC_DISPATCH(Add)(sum, x, n); }
+
+void add_to_both(float* a, float* b, const float* x, float factor, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(AddToBoth)(a, b, x, factor, n);
+}
 
 Packed pack_keys(const View& k, int64_t b, int64_t h, int threads) {
   Packed out;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "regard/view.h"
+#include "stages/unwritten.h"
 
 namespace regard::matrix {
 
@@ -35,7 +36,8 @@ void multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, fl
 // x <- cap(scale * x), cap(y) = softcap * tanh(y / softcap); softcap 0: no cap.
 void scale_cap(float* x, int64_t n, float scale, float softcap);
 
-float max_of(const float* x, int64_t n);  // -inf for n = 0; NaN is passed over
+float max_of(const float* x, int64_t n);             // -inf for n = 0; NaN is passed over
+float scaled_max(float* x, int64_t n, float scale);  // x <- scale * x; returns max_of(x)
 
 // Thirty-two sums, of every 32nd number from the l-th on in ascending order; then the upper half is
 // added to the lower until one is left.
@@ -51,22 +53,29 @@ void tile_exponentials(float* x, int64_t n, int64_t width, float* top, float* su
 // sum[i] <- x[i] * factor + sum[i], rounded once
 void add_scaled(float* sum, const float* x, float factor, int64_t n);
 
-// row <- its levels (levels.h); returns their scale.
-float to_levels(float* row, int64_t n);
+// Levels (levels.h), as 16-bit integers two by two in the bits of one number, so that rows of them
+// are packed as other rows are: n numbers become level_pairs(n).
+inline int64_t level_pairs(int64_t n) { return (n + 1) / 2; }
 
-// Rows of `tokens` times `channels` levels against a panel of the same:
+// The levels of a row; returns their scale.
+float to_levels(const float* row, int64_t n, float* pairs);
+
+// Rows of `tokens` times `pairs` pairs of levels against a panel of the same:
 // c[i][l] = the sum over t, ascending, each fused, of
 //   (integer sum of token t's channels) * (a_scale[i * tokens + t] * k_scale[t].x[l]).
 void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
-                     int64_t channels, const Line* panel, const Line* k_scale, float* c,
+                     int64_t pairs, const Line* panel, const Line* k_scale, float* c,
                      int64_t stride);
 
 void add(float* sum, const float* x, int64_t n);  // sum[i] += x[i]
 
+// y = x[i] * factor, rounded; a[i] += y and b[i] += y
+void add_to_both(float* a, float* b, const float* x, float factor, int64_t n);
+
 // All keys of a KV head as panels.
 struct Packed {
   int64_t keys = 0, depth = 0;
-  std::vector<Line> lines;  // [panels(keys)][depth]
+  std::vector<Line, Unwritten<Line>> lines;  // [panels(keys)][depth]
   const Line* panel(int64_t p) const { return &lines[p * depth]; }
 };
 Packed pack_keys(const View& k, int64_t b, int64_t h, int threads);

@@ -53,33 +53,38 @@ void ProbabilityRows::add_biases(int64_t b, int64_t h, int64_t i, int64_t lo, in
   }
 }
 
-void ProbabilityRows::finish(int64_t b, int64_t h, int64_t i, float* row) const {
+float ProbabilityRows::weights(int64_t b, int64_t h, int64_t i, float* row) const {
   const int64_t nk = x_.problem.nk;
   const int64_t lo = ranges_.lo[i], hi = std::min<int64_t>(ranges_.hi[i], nk);
   std::fill(row, row + std::min(lo, nk), 0.0f);
   std::fill(row + std::max<int64_t>(hi, 0), row + nk, 0.0f);
-  if (lo >= hi) return;
-  matrix::scale_cap(row + lo, hi - lo, x_.problem.scale, x_.score.softcap);
-  add_biases(b, h, i, lo, hi, row);
-  float sum = 0;
+  if (lo >= hi) return 0;
+  const Score& s = x_.score;
+  const bool bare = s.softcap == 0 && s.alibi.empty() && !s.bias && !s.key_bias;
+  float sum = 0, top = -kInf;
+  if (bare) {
+    top = matrix::scaled_max(row + lo, hi - lo, x_.problem.scale);
+  } else {
+    matrix::scale_cap(row + lo, hi - lo, x_.problem.scale, s.softcap);
+    add_biases(b, h, i, lo, hi, row);
+    top = matrix::max_of(row + lo, hi - lo);
+  }
   if (x_.norm.kind == NormKind::sigmoid) {
     for (int64_t j = lo; j < hi; ++j) {
       row[j] = 1 / (1 + std::exp(-(row[j] + x_.norm.shift)));
       sum += row[j];
     }
   } else {
-    float top = matrix::max_of(row + lo, hi - lo);
     const float sink = x_.norm.kind == NormKind::softmax_sink ? x_.norm.sink[h] : -kInf;
     top = std::max(top, sink);
     if (top == -kInf) top = 0;  // every pair is forbidden: all weights become 0
     sum = matrix::exponentials(row + lo, hi - lo, top) + exponential::of(sink - top);
   }
-  const float inverse = sum == 0 ? 0 : 1 / sum;
-  matrix::scale_cap(row + lo, hi - lo, inverse, 0);
+  return sum == 0 ? 0 : 1 / sum;
 }
 
 void ProbabilityRows::run(const matrix::Packed& keys, int64_t b, int64_t h, int64_t first,
-                          int64_t count, float* p, int64_t stride) const {
+                          int64_t count, float* p, int64_t stride, float* inverse) const {
   std::vector<float> q(size_t(count * x_.problem.dk));
   matrix::load_rows(x_.q, b, h, first, count, q.data());
   int64_t end = 0;  // keys past every row's range need no product
@@ -87,7 +92,16 @@ void ProbabilityRows::run(const matrix::Packed& keys, int64_t b, int64_t h, int6
   for (int64_t panel = 0; panel < matrix::panels(end); ++panel)
     matrix::multiply(q.data(), count, x_.problem.dk, keys.panel(panel), p + panel * matrix::kPanel,
                      stride);
-  for (int64_t i = 0; i < count; ++i) finish(b, h, first + i, p + i * stride);
+  for (int64_t i = 0; i < count; ++i) {
+    float* const row = p + i * stride;
+    const float factor = weights(b, h, first + i, row);
+    const int64_t lo = ranges_.lo[first + i];
+    const int64_t hi = std::min<int64_t>(ranges_.hi[first + i], x_.problem.nk);
+    if (inverse)
+      inverse[i] = factor;
+    else if (lo < hi)
+      matrix::scale_cap(row + lo, hi - lo, factor, 0);
+  }
 }
 
 }  // namespace regard

@@ -5,8 +5,9 @@
 // the antidiagonal of the S x S square:  A[i][j] = sum_t q[i S + S - 1 - t] . k[j S + t].
 // Tokens past an end count as zero vectors.
 //
-// Where q and k are of 16 bits, their rows are rounded to levels first (levels.h), so that tensor
-// cores add up the same products: A is then the sum over t, ascending, of integers times scales.
+// Where keys are of 16 bits, rows of both are rounded to levels first (levels.h), so that tensor
+// cores and integer units add up the same products: A is then the sum over t, ascending, of
+// integers times scales.
 //
 // The softmax has the same order everywhere: exponentials of a tile's groups under the tile's own
 // maximum are added in order; tiles are scaled to the row's maximum and added as matrix::sum_of
@@ -43,11 +44,12 @@ class Antidiagonal {
         p_(x.problem),
         stride_(stride),
         per_tile_(block / stride),
-        depth_(stride * x.problem.dk),
         q_groups_(ceil_div(p_.nq, stride)),
         k_groups_(ceil_div(p_.nk, stride)),
         line_(matrix::row_stride(k_groups_)),
-        levels_(info(x.q.dtype).bytes == 2 && info(x.k.dtype).bytes == 2) {
+        levels_(info(x.k.dtype).bytes == 2),
+        width_(levels_ ? matrix::level_pairs(p_.dk) : p_.dk),
+        depth_(stride * width_) {
     out_.batch = p_.batch;
     out_.heads = p_.heads;
     out_.rows = ceil_div(p_.nq, block);
@@ -87,13 +89,15 @@ class Antidiagonal {
 
   void load_queries(int64_t b, int64_t h, int64_t g0, int64_t groups) {
     const int64_t first = (b * p_.heads + h) * groups;
+    thread_local std::vector<float> x;
+    x.resize(size_t(p_.dk));
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t t = 0; t < stride_; ++t) {
         const int64_t i = (g0 + g) * stride_ + stride_ - 1 - t;
         if (i >= p_.nq) continue;
-        float* const row = &queries_[(first + g) * depth_ + t * p_.dk];
-        matrix::load_rows(x_.q, b, h, i, 1, row);
-        if (levels_) scales_[(first + g) * stride_ + t] = matrix::to_levels(row, p_.dk);
+        float* const row = &queries_[(first + g) * depth_ + t * width_];
+        matrix::load_rows(x_.q, b, h, i, 1, levels_ ? x.data() : row);
+        if (levels_) scales_[(first + g) * stride_ + t] = matrix::to_levels(x.data(), p_.dk, row);
       }
   }
 
@@ -101,26 +105,34 @@ class Antidiagonal {
   void products(int64_t b, int64_t kv, int64_t panel, int64_t groups) {
     const int64_t first = panel * kPanel * stride_;
     const int64_t tokens = std::min(kPanel * stride_, p_.nk - first);
-    thread_local std::vector<float> rows;
+    thread_local std::vector<float> rows, x;
     thread_local std::vector<Line> packed;
-    rows.assign(size_t(kPanel * depth_), 0.0f);
+    rows.resize(size_t(kPanel * depth_));
     packed.resize(size_t(depth_));
-    matrix::load_rows(x_.k, b, kv, first, tokens, rows.data());
     const int64_t row = (b * p_.heads + kv * p_.group()) * groups;
     float* const to = &logits_[row * line_ + panel * kPanel];
     if (!levels_) {
+      matrix::load_rows(x_.k, b, kv, first, tokens, rows.data());
+      std::fill(rows.begin() + tokens * p_.dk, rows.end(), 0.0f);
       matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
       matrix::multiply(&queries_[row * depth_], p_.group() * groups, depth_, packed.data(), to,
                        line_);
       return;
     }
+    // Token t of every group side by side: rows `depth` apart would share a few sets of the cache.
     thread_local std::vector<Line> scale;
     scale.assign(size_t(stride_), Line{});
-    for (int64_t n = 0; n < tokens; ++n)
-      scale[n % stride_].x[n / stride_] = matrix::to_levels(&rows[n * p_.dk], p_.dk);
-    matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
+    x.resize(size_t(p_.dk));
+    for (int64_t n = 0; n < tokens; ++n) {
+      const int64_t t = n % stride_, group = n / stride_;
+      matrix::load_rows(x_.k, b, kv, first + n, 1, x.data());
+      scale[t].x[group] = matrix::to_levels(x.data(), p_.dk, &rows[(t * kPanel + group) * width_]);
+    }
+    for (int64_t t = 0; t < stride_; ++t)
+      matrix::pack_panel(&rows[t * kPanel * width_], (tokens - t + stride_ - 1) / stride_, width_,
+                         &packed[t * width_]);
     matrix::multiply_levels(&queries_[row * depth_], &scales_[row * stride_], p_.group() * groups,
-                            stride_, p_.dk, packed.data(), scale.data(), to, line_);
+                            stride_, width_, packed.data(), scale.data(), to, line_);
   }
 
   // Softmax over the visible key groups, then sums over the groups of each tile.
@@ -144,11 +156,12 @@ class Antidiagonal {
   const Ctx& ctx_;
   const Inputs& x_;
   const Problem& p_;
-  const int64_t stride_, per_tile_, depth_, q_groups_, k_groups_, line_;
+  const int64_t stride_, per_tile_, q_groups_, k_groups_, line_;
   const bool levels_;
-  std::vector<float> queries_;  // [batch, heads, groups of the chunk, depth]
-  std::vector<float> scales_;   // of levels: [batch, heads, groups of the chunk, stride]
-  std::vector<float> logits_;   // [batch, heads, groups of the chunk, line]
+  const int64_t width_, depth_;  // numbers a token and a group: channels, or pairs of their levels
+  std::vector<float> queries_;   // [batch, heads, groups of the chunk, depth]
+  std::vector<float> scales_;    // of levels: [batch, heads, groups of the chunk, stride]
+  std::vector<float> logits_;    // [batch, heads, groups of the chunk, line]
   BlockScores out_;
 };
 

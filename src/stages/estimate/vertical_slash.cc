@@ -53,16 +53,20 @@ VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
         const int64_t count = std::min(kRows, p.nq - begin), stride = probabilities.stride();
         thread_local std::vector<float> rows;
         rows.resize(size_t(kRows * stride));
-        probabilities.run(keys, b, h, begin, count, rows.data(), stride);
+        float inverse[kRows];
+        probabilities.run(keys, b, h, begin, count, rows.data(), stride, inverse);
         Sums& s = sums[item];
         s.vertical.assign(size_t(out.nk), 0.0f);
         s.slash.assign(size_t(out.offsets), 0.0f);
         for (int64_t i = 0; i < count; ++i) {
-          const float* row = &rows[i * stride];
+          float* row = &rows[i * stride];
           const int64_t position = begin + i + p.offset;
-          matrix::add(s.vertical.data(), row, out.nk);
-          if (position >= 0)
-            matrix::add(&s.slash[out.offsets - 1 - position], row, std::min(position + 1, p.nk));
+          const int64_t n = std::clamp<int64_t>(position + 1, 0, p.nk);
+          float* const slash = s.slash.data() + (n > 0 ? out.offsets - 1 - position : 0);
+          matrix::add_to_both(s.vertical.data(), slash, row, inverse[i], n);
+          if (x.causal) continue;  // nothing lies ahead
+          matrix::scale_cap(row + n, p.nk - n, inverse[i], 0);
+          matrix::add(s.vertical.data() + n, row + n, p.nk - n);
         }
       });
       for (int64_t item = 0; item < p.group() * parts; ++item) {

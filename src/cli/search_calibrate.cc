@@ -7,6 +7,7 @@
 
 #include "cli/run_interrupt.h"
 #include "cli/search_calibrate.h"
+#include "exec/profile.h"
 #include "plan/by_head.h"
 #include "regard/run.h"
 #include "regard/status.h"
@@ -29,6 +30,16 @@ std::string unfit(const Plan& plan, const Inputs& x) {
   return "";
 }
 
+// Every head planned without its neighbours and read by a list of its own, as where they have other
+// methods: shared probes and shared packing would make every setting look cheaper than it is then.
+Profile each_by_itself(const Method& m, int64_t layer, int64_t heads) {
+  Profile out;
+  out.path = m.spec();
+  out.methods.assign(size_t(heads), m);
+  for (int64_t h = 0; h < heads; ++h) out.layers[layer].push_back(h);
+  return out;
+}
+
 }  // namespace
 
 Calibration::Calibration(std::vector<Method> candidates, int64_t from, int64_t recall, int threads)
@@ -42,6 +53,7 @@ void Calibration::add(const ggml::Node& node) {
   LayerFacts& layer = layers_[node.layer];
   layer.heads.resize(candidates_.size(), std::vector<HeadFacts>(size_t(p.heads)));
   layer.kinds.resize(candidates_.size());
+  layer.group = p.group();
   const Tensor exact = make_tensor(DType::f32, {p.batch, p.heads, p.nq, p.dv});
   const Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, p.dv});
   RunOptions options;
@@ -50,11 +62,16 @@ void Calibration::add(const ggml::Node& node) {
     check_interrupt();
     const std::string spec = candidates_[c].spec();
     if (refused_.count(spec)) continue;
+    const Profile apart = each_by_itself(candidates_[c], node.layer, p.heads);
     std::string why = refusal(candidates_[c], x);
     Plan plan;
-    const auto begin = Clock::now();
+    double planning = 0, jointly = 0;
     try {
-      if (why.empty()) plan = make_plan(candidates_[c], x, {threads_, nullptr});
+      const auto begin = Clock::now();
+      if (why.empty()) make_plan(candidates_[c], x, {threads_, nullptr});
+      jointly = since(begin);
+      if (why.empty()) plan = make_plan(apart, node.layer, x, {threads_, nullptr});
+      planning = since(begin) - jointly;
       if (why.empty()) why = unfit(plan, x);
     } catch (const Error& e) {
       why = e.what();
@@ -64,7 +81,6 @@ void Calibration::add(const ggml::Node& node) {
       for (auto& [_, other] : layers_) other.kinds[c].clear();  // what it cost so far is not all
       continue;
     }
-    const double planning = since(begin);
     const auto start = Clock::now();
     attend(plan, x.q, x.k, x.v, {(c == 0 ? exact : out).view, {}, {}}, options);
     const double reading = since(start);
@@ -73,8 +89,9 @@ void Calibration::add(const ggml::Node& node) {
     for (int64_t h = 0; h < p.heads; ++h) {
       HeadFacts& f = layer.heads[c][size_t(h)];
       f.pairs += paid.head_pairs[size_t(h)];
-      f.seconds += planning / double(p.heads) +
-                   reading * paid.head_pairs[size_t(h)] / std::max(1.0, paid.pairs);
+      const double own = reading * paid.head_pairs[size_t(h)] / std::max(1.0, paid.pairs);
+      f.seconds += planning / double(p.heads) + own;
+      f.together += jointly / double(p.heads) + own;
       const float* e = reinterpret_cast<const float*>(exact.view.at(0, h, 0));
       const float* o = reinterpret_cast<const float*>((c == 0 ? exact : out).view.at(0, h, 0));
       for (int64_t i = 0; i < p.nq * p.dv; ++i) {
@@ -109,33 +126,47 @@ struct Choice {
   double error = 0;  // squared, relative
 };
 
-// The least seconds + rate * error, head by head.
+// The least seconds + rate * error, by head or by the heads of a KV head together.
 Choice choose(const LayerFacts& layer, const Errors& errors, double rate, size_t kinds) {
   const size_t heads = layer.heads[0].size();
   std::set<size_t> open;  // candidates that may be used
   for (size_t c = 0; c < layer.heads.size(); ++c)
     if (!layer.kinds[c].empty()) open.insert(c);
-  const auto price = [&](size_t c, size_t h) {
-    return layer.heads[c][h].seconds + rate * errors[c][h];
+  const size_t group = size_t(layer.group);
+  struct Picked {
+    std::vector<size_t> heads;
+    double price = 0;
   };
-  const auto cheapest = [&](size_t h) {
-    size_t best = 0;
-    for (const size_t c : open)
-      if (price(c, h) < price(best, h)) best = c;
-    return best;
-  };
-  const auto total = [&] {
-    double sum = 0;
-    for (size_t h = 0; h < heads; ++h) sum += price(cheapest(h), h);
-    return sum;
-  };
-  for (;;) {
-    std::set<size_t> used;
-    std::set<HeadKind> kinds_used;
-    for (size_t h = 0; h < heads; ++h) {
-      used.insert(cheapest(h));
-      kinds_used.insert(layer.kinds[cheapest(h)].begin(), layer.kinds[cheapest(h)].end());
+  const auto pick = [&] {
+    Picked out;
+    for (size_t first = 0; first < heads; first += group) {
+      Picked best;  // head by head
+      for (size_t h = first; h < first + group; ++h) {
+        const auto price = [&](size_t c) {
+          return layer.heads[c][h].seconds + rate * errors[c][h];
+        };
+        size_t cheapest = 0;
+        for (const size_t c : open)
+          if (price(c) < price(cheapest)) cheapest = c;
+        best.heads.push_back(cheapest);
+        best.price += price(cheapest);
+      }
+      for (const size_t c : open) {  // or all alike
+        double price = 0;
+        for (size_t h = first; h < first + group; ++h)
+          price += layer.heads[c][h].together + rate * errors[c][h];
+        if (price < best.price) best = {std::vector<size_t>(group, c), price};
+      }
+      out.heads.insert(out.heads.end(), best.heads.begin(), best.heads.end());
+      out.price += best.price;
     }
+    return out;
+  };
+  Picked picked = pick();
+  for (;; picked = pick()) {
+    const std::set<size_t> used(picked.heads.begin(), picked.heads.end());
+    std::set<HeadKind> kinds_used;
+    for (const size_t c : used) kinds_used.insert(layer.kinds[c].begin(), layer.kinds[c].end());
     if (kinds_used.size() <= kinds) break;
     // Give up the candidate that is missed least; dense stays, so this ends.
     size_t worst = 0;
@@ -143,14 +174,14 @@ Choice choose(const LayerFacts& layer, const Errors& errors, double rate, size_t
     for (const size_t c : used) {
       if (c == 0) continue;
       open.erase(c);
-      if (const double sum = total(); sum < least) least = sum, worst = c;
+      if (const double price = pick().price; price < least) least = price, worst = c;
       open.insert(c);
     }
     open.erase(worst);
   }
   Choice out;
   for (size_t h = 0; h < heads; ++h) {
-    const size_t c = cheapest(h);
+    const size_t c = picked.heads[h];
     out.heads.push_back(int64_t(c));
     out.error += errors[c][h];
   }

@@ -16,13 +16,15 @@ namespace regard::cli {
 enum Part { kPlain, kRecall, kParts };
 
 struct HeadFacts {
-  double seconds = 0;  // its share of planning and of reading its pairs
+  double seconds = 0;   // of planning it by itself and of reading its pairs by a list of its own
+  double together = 0;  // the same, planned with all heads of its layer
   double pairs = 0;
   double error[kParts] = {}, norm[kParts] = {};  // sums of squares: |out - exact|^2, |exact|^2
 };
 struct LayerFacts {
   std::vector<std::vector<HeadFacts>> heads;  // [candidate][head]
   std::vector<std::set<HeadKind>> kinds;      // [candidate]: kinds of branches its plans need
+  int64_t group = 1;                          // heads that share a KV head
 };
 using Layers = std::map<int64_t, LayerFacts>;
 
@@ -45,7 +47,8 @@ class Calibration {
 
 // The candidate of each head, by layer, that costs the least time in all while the error of the
 // layers' outputs stays within `bound`: |out - exact| / |exact| over all heads of a layer, in the
-// worse of the two parts, root mean square over layers. Time and error are traded at one rate for
+// worse of the two parts, root mean square over layers. Heads that share a KV head may take one
+// candidate together. Time and error are traded at one rate for
 // all heads, so that a head is dense only where that buys the most. At most `kinds` kinds of
 // branches a layer (each costs a merge).
 std::map<int64_t, std::vector<int64_t>> assign(const Layers& layers, double bound,

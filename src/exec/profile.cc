@@ -6,6 +6,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "exec/values.h"
 #include "plan/by_head.h"
 
 namespace regard {
@@ -17,23 +18,80 @@ using Json = nlohmann::ordered_json;
   throw Error(fmt::format("profile '{}': {}", path, why));
 }
 
-// Neighbouring heads with one method, in whole groups or inside one, so that each run is a problem
+// The tensor that takes a number head by head: "thresholds" of "threshold". Null where there is
+// none.
+const Param* list_of(const Record& r, const std::string& name) {
+  for (const Param& p : r.params)
+    if (p.name == name + "s" && std::holds_alternative<Tensor>(p.value)) return &p;
+  return nullptr;
+}
+
+// The number by which two methods differ and which their recipe takes head by head: their heads can
+// be planned together. Null where they differ in nothing, or in more.
+const Param* differ_by_head(const Method& a, const Method& b) {
+  const Param* found = nullptr;
+  for (const Param& p : a.record->params) {
+    const auto x = a.values.find(p.name), y = b.values.find(p.name);
+    const bool given = x != a.values.end() || y != b.values.end();
+    if (!given) continue;
+    const auto* u = std::get_if<double>(x != a.values.end() ? &x->second : &p.value);
+    const auto* v = std::get_if<double>(y != b.values.end() ? &y->second : &p.value);
+    if (u && v && *u == *v) continue;
+    if (!u || !v) {
+      if (x == a.values.end() || y == b.values.end() || text_of(x->second) != text_of(y->second))
+        return nullptr;
+      if (std::holds_alternative<Tensor>(p.value)) return nullptr;
+      continue;
+    }
+    if (found || !list_of(*a.record, p.name)) return nullptr;
+    found = &p;
+  }
+  return found;
+}
+bool same_but_by_head(const Method& a, const Method& b) {
+  return &a == &b || (a.record == b.record && differ_by_head(a, b));
+}
+
+// Neighbouring heads planned together, in whole groups or inside one, so that each run is a problem
 // of its own.
 struct HeadRun {
-  int64_t first, count, method;
+  int64_t first, count;
+  Method method;
 };
-std::vector<HeadRun> head_runs(const std::vector<int64_t>& heads, int64_t group) {
+std::vector<HeadRun> head_runs(const Profile& profile, const std::vector<int64_t>& heads,
+                               int64_t group) {
   std::vector<HeadRun> out;
+  const auto method = [&](int64_t h) -> const Method& {
+    return profile.methods[size_t(heads[size_t(h)])];
+  };
   const int64_t n = int64_t(heads.size());
   for (int64_t h = 0; h < n;) {
-    int64_t end = h;
-    while (end < n && heads[size_t(end)] == heads[size_t(h)]) ++end;
+    int64_t end = h + 1;
+    const Param* by_head = nullptr;
+    for (; end < n && same_but_by_head(method(h), method(end)); ++end) {
+      if (&method(h) == &method(end)) continue;
+      const Param* const p = differ_by_head(method(h), method(end));
+      if (by_head && by_head != p) break;
+      by_head = p;
+    }
     const int64_t left = group - h % group;  // of the KV head that h reads
     if (h % group == 0 && end - h >= group)
       end = h + (end - h) / group * group;
     else
       end = std::min(end, h + left);
-    out.push_back({h, end - h, heads[size_t(h)]});
+    HeadRun run{h, end - h, method(h)};
+    if (by_head) {
+      const Tensor each = make_tensor(DType::f64, {1, 1, 1, run.count});
+      std::vector<double> values;
+      for (; h < end; ++h) {
+        const auto own = method(h).values.find(by_head->name);
+        values.push_back(
+            std::get<double>(own != method(h).values.end() ? own->second : by_head->value));
+      }
+      write_row(each.view, 0, 0, 0, values.data());
+      run.method.values[list_of(*run.method.record, by_head->name)->name] = each;
+    }
+    out.push_back(std::move(run));
     h = end;
   }
   return out;
@@ -129,25 +187,22 @@ std::string refusal(const Profile& p, int64_t layer, const Inputs& x) {
   if (int64_t(it->second.size()) != x.problem.heads)
     return fmt::format("profile has {} heads for this layer, the model {}", it->second.size(),
                        x.problem.heads);
-  for (const HeadRun& r : head_runs(it->second, x.problem.group())) {
-    const Method& m = p.methods[size_t(r.method)];
-    if (const std::string why = refusal(m, slice(x, r)); !why.empty())
-      return fmt::format("{}: {}", m.record->name, why);
-  }
+  for (const HeadRun& r : head_runs(p, it->second, x.problem.group()))
+    if (const std::string why = refusal(r.method, slice(x, r)); !why.empty())
+      return fmt::format("{}: {}", r.method.record->name, why);
   return "";
 }
 
 Plan make_plan(const Profile& p, int64_t layer, const Inputs& x, const Ctx& ctx) {
   if (const std::string why = refusal(p, layer, x); !why.empty()) fail(p.path, why);
   std::vector<Plan> parts;
-  for (const HeadRun& r : head_runs(p.layers.at(layer), x.problem.group())) {
-    const Method& m = p.methods[size_t(r.method)];
+  for (const HeadRun& r : head_runs(p, p.layers.at(layer), x.problem.group())) {
     const Inputs own = slice(x, r);
-    parts.push_back(make_plan(m, own, ctx));
+    parts.push_back(make_plan(r.method, own, ctx));
     for (const Branch& b : parts.back().branches)
       if (!same_score(b, own))
         fail(p.path, fmt::format("{} changes the scores; a profile's methods choose pairs only",
-                                 m.record->name));
+                                 r.method.record->name));
   }
   Plan plan = plan_by_head(x.problem, parts);
   plan.score(x.score).norm(x.norm);

@@ -186,6 +186,46 @@ TEST(Profile, AttentionIsThatOfEachHeadsMethod) {
   }
 }
 
+// Heads of one KV head whose thresholds differ are planned together: one estimate, the same lists.
+TEST(Profile, ANumberTakenHeadByHeadPlansThemTogether) {
+  Rng g(6);
+  const Profile profile = load_profile(write_profile(
+      R"({"regard_profile": 1, "methods": ["xattention:block=16,stride=4,threshold=0.5",
+          "xattention:block=16,stride=4,threshold=0.95", "xattention:block=16,stride=4",
+          "xattention:block=16,stride=8,threshold=0.5"], "layers": {"0": [0, 1, 2, 0, 3, 1]}})"));
+  Problem p;
+  p.heads = 6, p.kv_heads = 2, p.nq = 64, p.nk = 192, p.offset = 128, p.dk = p.dv = 16;
+  p.scale = 0.25;
+  const Tensor q = test::random_tensor(g, {1, 6, p.nq, 16}, DType::f32, 2),
+               k = test::random_tensor(g, {1, 2, p.nk, 16}, DType::f32, 2);
+  const Inputs x{q.view, k.view, k.view, p, true, {}, {}};
+  Trace trace;
+  const Plan together = make_plan(profile, 0, x, {2, &trace});
+  const IndexList& got = *together.branches[0].cover.list;
+  for (int64_t h = 0; h < 6; ++h) {
+    Inputs one = x;
+    const auto head = [](const Tensor& t, int64_t n) {
+      View view = t.view;
+      view.data = view.at(0, n, 0);
+      view.size[1] = 1;
+      return view;
+    };
+    one.q = head(q, h), one.k = one.v = head(k, h / 3);
+    one.problem.heads = one.problem.kv_heads = 1;
+    const Method& method = profile.methods[size_t(profile.layers.at(0)[size_t(h)])];
+    const Plan apart = make_plan(method, one, {1, nullptr});
+    const IndexList& want = *apart.branches[0].cover.list;
+    ASSERT_EQ(got.rows, want.rows);
+    for (int64_t r = 0; r < got.rows; ++r) {
+      const int64_t a = got.row_id(0, h, r, 6), b = want.row_id(0, 0, r, 1);
+      EXPECT_EQ(
+          std::vector(got.index.begin() + got.start[a], got.index.begin() + got.start[a + 1]),
+          std::vector(want.index.begin() + want.start[b], want.index.begin() + want.start[b + 1]))
+          << h << " " << r;
+    }
+  }
+}
+
 TEST(Profile, BadFilesAreRefused) {
   const auto error = [](const std::string& text) -> std::string {
     try {

@@ -172,7 +172,7 @@ TEST(Settings, SpecsAreSplitSweptAndRefused) {
 
 HeadFacts facts(double seconds, double error, double recall = 0) {
   HeadFacts f;
-  f.seconds = seconds;
+  f.seconds = f.together = seconds;
   f.error[kPlain] = error * error;
   f.error[kRecall] = recall * recall;
   f.norm[kPlain] = f.norm[kRecall] = 1;
@@ -203,7 +203,7 @@ TEST(Search, BuysTheLeastTimeWithTheErrorItMay) {
   l.heads[0].push_back(facts(10, 0));
   l.heads[1].push_back(facts(4, 0.4));
   l.heads[2].push_back(facts(6, 0.5));
-  l.heads[2][0].seconds = 9;
+  l.heads[2][0].seconds = l.heads[2][0].together = 9;
   EXPECT_EQ(one(0.05, 3), (std::vector<int64_t>{2, 1, 0}));
   EXPECT_EQ(one(0.05, 2), (std::vector<int64_t>{0, 1, 0}));
   EXPECT_EQ(one(0.05, 1), (std::vector<int64_t>{0, 0, 0}));
@@ -217,6 +217,19 @@ TEST(Search, SpendsTheErrorInTheLayerWhereItBuysMost) {
   const auto both = assign({{0, dear}, {1, cheap}}, 0.08);
   EXPECT_EQ(both.at(0), std::vector<int64_t>{0});
   EXPECT_EQ(both.at(1), std::vector<int64_t>{1});
+}
+
+TEST(Search, PlansHeadsOfOneKeyHeadTogetherWhereThatIsCheaper) {
+  LayerFacts l;
+  l.heads = {{facts(10, 0), facts(10, 0)},
+             {facts(5, 0.01), facts(5, 0.01)},
+             {facts(4, 0.02), facts(6, 0.02)}};
+  l.kinds = {{kind(-1)}, {kind(1)}, {kind(1)}};
+  EXPECT_EQ(assign({{0, l}}, 0.1).at(0), (std::vector<int64_t>{2, 1}));
+  l.heads[1][0].together = l.heads[1][1].together = 4;
+  EXPECT_EQ(assign({{0, l}}, 0.1).at(0), (std::vector<int64_t>{2, 1}));  // each reads its own keys
+  l.group = 2;
+  EXPECT_EQ(assign({{0, l}}, 0.1).at(0), (std::vector<int64_t>{1, 1}));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "recipes/recipe.h"
+#include "stages/amounts.h"
 
 namespace regard {
 namespace {
@@ -9,6 +10,7 @@ struct Params {
   int64_t stride = 16;
   std::string forced = "paper";
   int64_t chunk = 16384;
+  Tensor thresholds;
 };
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
@@ -18,11 +20,14 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const TileBits seen = x.causal ? keep::causal(x.problem, b, b) : keep::all(x.problem, b, b);
   const TileBits own = x.causal ? keep::diagonal(x.problem, b, b) : none;
   const TileBits both = x.causal ? own | first : none;
-  TileBits kept = select(ctx, scores, {.amount = p.threshold, .forced = &both});
+  const std::vector<double> each = amounts_of_heads(p.thresholds, scores);
+  Selector best{.amount = p.threshold, .forced = &both};
+  if (!each.empty()) best.amounts = &each;
+  TileBits kept = select(ctx, scores, best);
   if (p.forced == "code") {
     const TileBits early = x.causal ? keep::rows_before(x.problem, b, b, p.chunk) : none;
-    kept = first | (kept - early) |
-           (select(ctx, scores, {.amount = p.threshold, .forced = &own, .extra = 1}) & early);
+    best.forced = &own, best.extra = 1;
+    kept = first | (kept - early) | (select(ctx, scores, best) & early);
   }
   return Plan::tiles(x.problem, b, b, kept & seen);
 }
@@ -62,8 +67,9 @@ REGARD_DEFINE_RECIPE(xattention) {
        param("block", &Params::block, 8, 1024, "tile side in tokens; a multiple of stride"),
        param("stride", &Params::stride, 1, 128, "side of the scored squares in tokens"),
        param("forced", &Params::forced, {"paper", "code"}, "rule for the tiles kept always"),
-       param("chunk", &Params::chunk, 1, 1e12,
-             "forced=code: first position beyond its chunk rule")});
+       param("chunk", &Params::chunk, 1, 1e12, "forced=code: first position beyond its chunk rule"),
+       param("thresholds", &Params::thresholds,
+             "[1,1,1,heads]: instead of `threshold`, one a head (the paper predicts them)")});
   return r;
 }
 

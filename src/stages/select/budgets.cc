@@ -1,8 +1,12 @@
-// Amounts that differ by head and row. See select.h.
+// Amounts that differ by head and row. See select.h and amounts.h.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "regard/status.h"
+#include "stages/amounts.h"
 #include "stages/select.h"
 
 namespace regard {
@@ -57,6 +61,19 @@ std::vector<double> adaptive_budgets(const BlockScores& mass, const TileBits& ke
     for (int64_t h = 0; h < mass.heads; ++h)
       out.insert(out.end(), size_t(mass.rows), (1 - share[h]) * double(mass.cols));
   }
+  return out;
+}
+
+std::vector<double> amounts_of_heads(const Tensor& of_heads, const BlockScores& scores) {
+  std::vector<double> heads(size_t(scores.heads)), out;
+  if (!of_heads) return out;
+  const View& v = of_heads.view;
+  if (v.size != std::array<int64_t, 4>{1, 1, 1, scores.heads} || info(v.dtype).block != 1)
+    throw Error(fmt::format("amounts of heads {}; accepted: [1,1,1,{}], one a head", v.shape(),
+                            scores.heads));
+  read_row(v, 0, 0, 0, heads.data());
+  for (int64_t bh = 0; bh < scores.batch * scores.heads; ++bh)
+    out.insert(out.end(), size_t(scores.rows), heads[size_t(bh % scores.heads)]);
   return out;
 }
 

@@ -14,14 +14,14 @@ def boxes(n, frames, height, width, chunk_t, chunk_h, chunk_w):
     return np.unique(at, axis=0, return_inverse=True)[1].ravel()
 
 
-def choose(g, own, cut, tau, topk, rows, alone):  # one scope: flat gates and forced items
+def choose(g, own, cut, tau, topk, rows):  # one scope: flat gates and forced items
     finite = np.isfinite(g)
     low, high = g[finite].min(), g[finite].max()
     g = np.where(finite, (g - low) / (high - low) if high > low else 0.0, -np.inf)
     keep, order = own.copy(), [i for i in np.argsort(-g, kind="stable") if finite[i] and not own[i]]
     total, so_far, count = g[finite].sum(), g[own & finite].sum(), own.sum()
     for i in order:
-        least = alone and cut == "threshold" and count < 2
+        least = cut == "threshold" and count < rows + 1  # one more than the own ones
         if not (least or (so_far < tau * total if cut == "threshold" else count < topk * rows)):
             break
         keep[i], so_far, count = True, so_far + g[i], count + 1
@@ -41,5 +41,5 @@ def kept(q, k, v, frames=0, height=1, width=1, chunk_t=512, chunk_h=0, chunk_w=0
     flat = gates.reshape(*gates.shape[:axes], -1)
     own, out = own.reshape(flat.shape), np.zeros(flat.shape, bool)
     for at in np.ndindex(flat.shape[:-1]):
-        out[at] = choose(flat[at], own[at], cut, tau, topk, rows, scope == "query")
+        out[at] = choose(flat[at], own[at], cut, tau, topk, rows)
     return out.reshape(gates.shape)[..., box] & visible(q, k, causal)

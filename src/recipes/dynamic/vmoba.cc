@@ -23,14 +23,16 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const auto gates = lists::chunk_gates(ctx, x, chunks, scope);
   const TileBits own = lists::own_chunks(x.problem, chunks);
   const double rows =
-      double(x.problem.nq) * (p.scope == "all" ? double(x.problem.heads * x.problem.batch) : 1.0);
+      alone ? 1.0
+            : double(x.problem.nq) *
+                  (p.scope == "all" ? double(x.problem.heads * x.problem.batch) : 1.0);
   return lists::by_chunk(ctx, x, chunks,
                          select(ctx, gates,
                                 {.cut = by_value ? Selector::Cut::coverage : Selector::Cut::top_k,
-                                 .amount = by_value ? p.tau : double(p.topk) * (alone ? 1.0 : rows),
+                                 .amount = by_value ? p.tau : double(p.topk) * rows,
                                  .scope = scope,
                                  .forced = &own,
-                                 .min_count = by_value && alone ? 2 : 0}));
+                                 .min_count = by_value ? int64_t(rows) + 1 : 0}));
 }
 
 }  // namespace
@@ -51,7 +53,7 @@ REGARD_DEFINE_RECIPE(vmoba) {
           .when = "Video diffusion models, trained with it or not, beyond some 30K tokens.",
           .cost = "Gates: 1 / box of a QK product. Boxes that are not runs of tokens are gathered.",
           .differs =
-              "At least one other box is kept (scope=query), as published; tau above 1 keeps all, "
+              "At least one other box of the scope is kept, as published; tau above 1 keeps all, "
               "where the authors' code then keeps two, and a query alone reads its own box, where "
               "their code reads everything. Gates are unscaled products spread to 0..1 over the "
               "scope. Which layer has which shape is the caller's. Under causality (our reading) "

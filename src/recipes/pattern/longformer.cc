@@ -25,7 +25,8 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
       out->push_back({0, is_global(i) ? x.problem.nk : p.global});
       for (const int64_t j : far) out->push_back({j, j + 1});
       const int64_t steps = std::min(p.window, i / p.dilation);
-      const int64_t end = std::min(x.problem.nk, i + right * p.dilation + 1);
+      const int64_t end =
+          std::min(x.problem.nk, i + std::min(right, x.problem.nk) * p.dilation + 1);
       lists::every(i - steps * p.dilation, 1, p.dilation, end, out);
     });
   }

@@ -16,7 +16,7 @@ namespace {
 std::vector<float> means(const View& v, int64_t b, int64_t h, int64_t block,
                          const uint32_t* order) {
   const int64_t tokens = v.size[2], depth = v.size[3], count = (tokens + block - 1) / block;
-  std::vector<float> out(size_t(count * depth)), rows(size_t(block * depth));
+  std::vector<float> out(size_t(count * depth)), rows(size_t(std::min(block, tokens) * depth));
   std::vector<double> sum(static_cast<size_t>(depth));
   for (int64_t c = 0; c < count; ++c) {
     const int64_t n = std::min(block, tokens - c * block);

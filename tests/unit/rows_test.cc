@@ -174,7 +174,7 @@ TEST(Lists, TopScoredKeepsTheBestOfWhatARowSees) {
     Tensor scores = make_tensor(DType::f32, {p.batch, p.kv_heads, 1, p.nk});
     for (int64_t n = 0; n < scores.view.numel(); ++n)
       static_cast<float*>(scores.view.data)[n] = float(n * 37 % 10);  // many ties
-    const BitMask got = pairs_of(lists::top_scored({2, nullptr}, d.x, scores, 12), d.x.causal);
+    const BitMask got = pairs_of(lists::top_scored({2, nullptr}, d.x, scores, {12}), d.x.causal);
     std::vector<float> s(size_t(p.nk));
     for (int64_t h = 0; h < p.heads; ++h)
       for (int64_t i = 0; i < p.nq; ++i) {
@@ -262,6 +262,17 @@ TEST(Estimate, FullSamplesAreExact) {
           }
         }
   }
+}
+
+TEST(Estimate, BestOfCompressedKeysIsTheSelectorsChoice) {
+  for (const Data& d : problems())
+    for (const int64_t coarse : {0, 3}) {
+      const estimate::Compression how{8, 4, 16, coarse == 3, {}, coarse};
+      const TileBits forced = keep::sink(d.x.problem, 1, 16, 1);
+      const Selector best{.cut = Selector::Cut::top_k, .amount = 3, .forced = &forced};
+      EXPECT_EQ(estimate::best_compressed({2, nullptr}, d.x, how, best),
+                select({2, nullptr}, estimate::compressed({2, nullptr}, d.x, how), best));
+    }
 }
 
 TEST(Estimate, CompressionByOneIsAttention) {

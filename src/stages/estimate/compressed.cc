@@ -64,7 +64,8 @@ std::vector<matrix::Line> packed(const Tensor& rows, int64_t b, int64_t h, int64
   return panels;
 }
 
-// f(b, kv, query, scores of its blocks [cols]) for every query of every KV head.
+// f(b, kv, query, scores of the first blocks, their number: those up to the query's own) for every
+// query of every KV head.
 template <class F>
 void each_row(const Ctx& ctx, const Inputs& x, const Compression& how, int64_t cols, const F& f) {
   const Problem& p = x.problem;
@@ -128,8 +129,7 @@ void each_row(const Ctx& ctx, const Inputs& x, const Compression& how, int64_t c
           const int64_t last = x.causal ? first + i + p.offset : p.nk - 1;
           const int64_t blocks = last < 0 ? 0 : std::min(cols, last / how.block + 1);
           gather(&total[i * stride], seen(i), table, how.maximum, blocks, scores.data());
-          std::fill(scores.begin() + blocks, scores.end(), -std::numeric_limits<float>::infinity());
-          f(b, kv, first + i, scores.data());
+          f(b, kv, first + i, scores.data(), blocks);
         }
       });
     }
@@ -149,9 +149,12 @@ BlockScores compressed(const Ctx& ctx, const Inputs& x, const Compression& how) 
   const Problem& p = x.problem;
   BlockScores out{p.batch, p.kv_heads, p.nq, blocks_of(x, how), {}, nullptr};
   out.s.resize(size_t(out.batch * out.heads * out.rows * out.cols));
-  each_row(ctx, x, how, out.cols, [&](int64_t b, int64_t kv, int64_t i, const float* scores) {
-    std::copy_n(scores, out.cols, out.row(b, kv, i));
-  });
+  each_row(ctx, x, how, out.cols,
+           [&](int64_t b, int64_t kv, int64_t i, const float* scores, int64_t blocks) {
+             float* const row = out.row(b, kv, i);
+             std::copy_n(scores, blocks, row);
+             std::fill(row + blocks, row + out.cols, -std::numeric_limits<float>::infinity());
+           });
   return out;
 }
 
@@ -159,10 +162,11 @@ TileBits best_compressed(const Ctx& ctx, const Inputs& x, const Compression& how
                          const Selector& best) {
   const Problem& p = x.problem;
   TileBits out(p.batch, p.kv_heads, p.nq, blocks_of(x, how));
-  each_row(ctx, x, how, out.cols, [&](int64_t b, int64_t kv, int64_t i, const float* scores) {
-    select_row(scores, out.cols, best.forced ? best.forced->word(0, 0, i) : nullptr, best,
-               out.word(b, kv, i));
-  });
+  each_row(ctx, x, how, out.cols,
+           [&](int64_t b, int64_t kv, int64_t i, const float* scores, int64_t blocks) {
+             select_row(scores, blocks, best.forced ? best.forced->word(0, 0, i) : nullptr, best,
+                        out.word(b, kv, i));
+           });
   return out;
 }
 

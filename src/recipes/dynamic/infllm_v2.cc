@@ -41,7 +41,9 @@ REGARD_DEFINE_RECIPE(infllm_v2) {
               "the nearest ones, and the blocks that its attention to overlapping means of keys "
               "points at. No weights of its own, so one model runs either way.",
           .when = "Models trained with it (MiniCPM4.1). Heads of a group share their blocks.",
-          .cost = "Means: 1 / stride of a QK product; then topk blocks a query, tiles of one row.",
+          .cost = "Means: 1 / stride of a QK product; then topk blocks a query, tiles of one row: "
+                  "a CPU "
+                  "loses at 16K tokens by default.",
           .differs =
               "As in the authors' code own + `local` blocks are forced, probabilities are summed "
               "over the group, and a block takes the largest of the means that overlap it. "

@@ -34,7 +34,8 @@ REGARD_DEFINE_RECIPE(moba) {
                   "single facts.",
           .cost =
               "Gates: 1 / chunk of a QK product. Each query chooses for itself, so tiles have one "
-              "row: a CPU gains where topk * chunk is well below the length.",
+              "row: a CPU gains where topk * chunk is well below the length, by default from 16K "
+              "tokens on.",
           .differs =
               "topk counts the own chunk. The authors' code takes means in the keys' own type; "
               "here in f32. Without causality (our reading) the own chunk stays and all others "

@@ -33,7 +33,7 @@ REGARD_DEFINE_RECIPE(spark) {
               "Models trained with it, which put what decides into the first channels. On other "
               "models half the channels guess the rest, and top_k has to be generous.",
           .cost = "A product over `channels` of dk channels for every pair, which is most of the "
-                  "time; then about top_k single keys a query.",
+                  "time; then about top_k single keys a query. Faster than exact from 16K on.",
           .differs =
               "No code of the authors is public. Certain: the split of channels, the threshold by "
               "mean, deviation and normal quantile, about top_k keys. Our reading: statistics over "

@@ -42,7 +42,7 @@ REGARD_DEFINE_RECIPE(vertical_slash) {
               "the defaults are for 100K and more. On a strip the probe is the strip's last "
               "queries.",
           .cost = "Probe: last_q * nk * dk a head. Then about (vertical_size + 64 * distinct "
-                  "diagonal runs) keys a query.",
+                  "diagonal runs) keys a query. The defaults gain from 16K tokens on.",
           .differs =
               "The kept tokens are those of the authors' index builder and kernel. Ties, which "
               "there depend on the sort, go to the lower key and the nearer diagonal; so with "

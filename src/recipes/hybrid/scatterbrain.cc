@@ -51,8 +51,8 @@ REGARD_DEFINE_RECIPE(scatterbrain) {
               "denominator.",
           .when = "Attention that is diffuse far away. A far key with a large logit is estimated "
                   "badly: the features' variance grows as its exponential.",
-          .cost = "Window: nothing to choose, and features * (dk + dv) products a token. hash: the "
-                  "features of every pair, as what is left has no whole blocks; it saves nothing.",
+          .cost = "Window: features * (dk + dv) products a token; faster than exact from 16K on. "
+                  "hash: the features of every pair, so it saves nothing.",
           .differs =
               "Certain from paper and code: the sum of both parts, features for w and -w, "
               "int(d ln d) of them, the window's ends (an even one has one key more to the left), "

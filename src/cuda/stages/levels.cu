@@ -7,6 +7,12 @@ namespace {
 
 constexpr int kWarps = 8, kTogether = 4;  // rows of a warp in flight
 
+// Adding one of these leaves whole numbers, or even ones, to nearest with ties to even: two
+// additions where the conversion unit would take four times as long. |x| is below 2^22, or x may be
+// anything.
+constexpr float kOnes = 12582912, kTwos = 25165824;  // 1.5 * 2^23, 1.5 * 2^24
+__device__ float rounded(float x, float to) { return __fadd_rn(__fadd_rn(x, to), -to); }
+
 template <class T, int kSteps>
 __global__ void __launch_bounds__(kWarps * 32) levels_kernel(const Rows from, const Levels to) {
   const int lane = threadIdx.x % 32;
@@ -32,27 +38,32 @@ __global__ void __launch_bounds__(kWarps * 32) levels_kernel(const Rows from, co
       if (i * 32 + lane < from.channels) square[n] = fmaf(x[n][i], x[n][i], square[n]);
     square[n] = fold(square[n]);
   }
+  // A lane makes the root and the quotients of one row, for all.
+  float mine = square[0];
+#pragma unroll
+  for (int n = 1; n < kTogether; ++n) mine = lane % kTogether == n ? square[n] : mine;
+  const bool fits = mine >= levels::kLeastSquare && mine <= levels::kMostSquare;
+  const float length = __fsqrt_rn(mine);
+  const float own = fits ? __fdiv_rn(levels::kLength, length) : 0;
+  const int token = first + lane;
+  if (lane < kTogether && token < to.tokens)
+    to.scale[(bh * to.stride + token % to.stride) * to.groups + token / to.stride] =
+        fits                          ? __fdiv_rn(length, levels::kLength)
+        : mine < levels::kLeastSquare ? 0.0f
+                                      : __uint_as_float(0x7fc00000u);
 #pragma unroll
   for (int n = 0; n < kTogether; ++n) {
     if (first + n >= to.tokens) return;
-    const bool fits = square[n] >= levels::kLeastSquare && square[n] <= levels::kMostSquare;
-    const float length = __fsqrt_rn(square[n]),
-                inverse = fits ? __fdiv_rn(levels::kLength, length) : 0;
+    const float inverse = __shfl_sync(~0u, own, n);
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int c = i * 32 + lane;
       if (c >= to.padded) break;
-      float y = rintf(x[n][i] * inverse);
-      const float even = rintf(y * 0.5f);
-      if (fabsf(y) > levels::kExact) y = even + even;
-      to.x[(row + n) * to.padded + c] = fits ? __half_as_ushort(__float2half_rn(y)) : uint16_t(0);
+      const float y = rounded(x[n][i] * inverse, kOnes);
+      const float level = fabsf(y) > levels::kExact ? rounded(y, kTwos) : y;
+      to.x[(row + n) * to.padded + c] =
+          inverse > 0 ? __half_as_ushort(__float2half_rn(level)) : uint16_t(0);
     }
-    const int token = first + n;
-    if (lane == 0)
-      to.scale[(bh * to.stride + token % to.stride) * to.groups + token / to.stride] =
-          fits                               ? __fdiv_rn(length, levels::kLength)
-          : square[n] < levels::kLeastSquare ? 0.0f
-                                             : __uint_as_float(0x7fc00000u);
   }
 }
 

@@ -38,9 +38,12 @@ __device__ void choose(const Select& p, const float* score, const uint64_t* sort
                        : floor_or_ceil > 9e18 ? INT64_MAX
                                               : int64_t(floor_or_ceil);
   int64_t extra = goal > 0 ? p.extra : 0;
+  int next = candidates > 0 ? int(uint32_t(sorted[0])) : 0;
+  float next_score = score[next];
   for (int n = 0; n < candidates && count < p.max_count; ++n) {
-    const int i = int(uint32_t(sorted[n]));
-    const double s = score[i];
+    const int i = next;
+    const double s = next_score;
+    if (n + 1 < candidates) next = int(uint32_t(sorted[n + 1])), next_score = score[next];
     const bool inside = p.cut == Select::top_k ? count < most
                         : p.cut == Select::coverage
                             ? (p.keep_crossing ? sum < goal : sum + s <= goal)
@@ -91,10 +94,10 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const __grid_constant_
   } else if (threadIdx.x == 32) {
     double taken = 0;
     int n = 0;
-    for (int i = 0; p.forced_counts && i < p.cols; ++i)
-      if (bits[i / 32] >> i % 32 & 1) {
-        ++n;
-        if (scored(score[i])) taken += double(score[i]);
+    for (int w = 0; p.forced_counts && w < words; ++w)
+      for (uint32_t left = bits[w]; left; left &= left - 1, ++n) {
+        const float s = score[w * 32 + __ffs(left) - 1];
+        if (scored(s)) taken += double(s);
       }
     sum = taken, count = n;
   }

@@ -18,7 +18,8 @@ from rivals import sdpa
 TOKENS = int(sys.argv[1]) if len(sys.argv) > 1 else 32768
 HEADS, KV_HEADS, D, SEGMENT = 32, 8, 128, 64
 METHODS = ["xattention:threshold=0.9", "xattention:threshold=0.9,stride=8", "block_sparse:top_k=32,block=128",
-           "vertical_slash:vertical_size=1000,slash_size=2000", "flexprefill:gamma=0.9"]
+           "vertical_slash:vertical_size=1000,slash_size=2000", "vertical_slash:vertical_size=500,slash_size=700",
+           "flexprefill:gamma=0.9"]
 
 
 def planted(kind, n):

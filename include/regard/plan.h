@@ -46,8 +46,8 @@ struct Window {
 enum class CoverKind : uint8_t { all, band, tiles, columns };
 struct Cover {
   CoverKind kind = CoverKind::all;
-  Window band;                            // band
-  std::shared_ptr<const IndexList> list;  // tiles, columns
+  Window band;   // band
+  ListRef list;  // tiles, columns
 };
 // Under an order a cover counts places of the permuted axes: a band is between the places of query
 // and key, tile row r holds the queries at places [r * bq, (r + 1) * bq).
@@ -122,6 +122,7 @@ struct Plan {
   static Plan band(const Problem& p, int64_t left, int64_t right, int64_t sink = 0);
   static Plan tiles(const Problem& p, int bq, int bk, const TileBits& keep);
   static Plan columns(const Problem& p, IndexList list);  // list.bk must be 1
+  static Plan columns(const Problem& p, ListRef list);
   static Plan same(std::vector<Plan> disjoint);
   static Plan gated(std::vector<Plan> plans, Tensor gate);
   Plan& causal(bool on = true);

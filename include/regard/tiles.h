@@ -1,9 +1,14 @@
 // What a plan keeps, as lists, as bits of tiles, and as bits of pairs. Layer: plan.
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 namespace regard {
+
+class DeviceBits;  // what a GPU made and keeps until the host asks (src/plan/on_device.h)
+class DeviceList;
 
 // Index lists: compressed rows of key tiles, one row a (batch, head, tile of queries).
 struct IndexList {
@@ -31,12 +36,40 @@ struct IndexList {
   }
 };
 
+// A list that many plans may share, on the host or on a GPU. Reading one through this brings it to
+// the host, once, and waits for it; shape() does not.
+class ListRef {
+ public:
+  ListRef() = default;
+  template <class T>
+  requires std::is_convertible_v<std::shared_ptr<T>, std::shared_ptr<const IndexList>> ListRef(
+      std::shared_ptr<T> list)
+      : host_(std::move(list)) {}
+  explicit ListRef(std::shared_ptr<const DeviceList> list) : device_(std::move(list)) {}
+
+  explicit operator bool() const { return host_ || device_; }
+  const std::shared_ptr<const IndexList>& host() const;
+  const IndexList* get() const { return host().get(); }
+  const IndexList& operator*() const { return *host(); }
+  const IndexList* operator->() const { return host().get(); }
+  const IndexList& shape() const;  // of a list on a GPU: all but its arrays
+  const DeviceList* device() const { return device_.get(); }
+
+ private:
+  std::shared_ptr<const IndexList> host_;
+  std::shared_ptr<const DeviceList> device_;
+};
+
 // A keep-set of tiles as bits: what selectors make and recipes combine. `lower` turns it into a
-// list.
+// list. Bits that a GPU made stay there: set algebra and lists are made there too, and reading or
+// writing single bits brings them to the host.
 class TileBits {
  public:
   TileBits() = default;
   TileBits(int64_t batch, int64_t heads, int64_t rows, int64_t cols);
+  TileBits(int64_t batch, int64_t heads, int64_t rows, int64_t cols,
+           std::shared_ptr<const DeviceBits> bits)
+      : batch(batch), heads(heads), rows(rows), cols(cols), device_(std::move(bits)) {}
 
   int64_t batch = 0, heads = 0, rows = 0, cols = 0;
   bool get(int64_t b, int64_t h, int64_t r, int64_t c) const {
@@ -48,11 +81,13 @@ class TileBits {
   }
   int64_t words_per_row() const { return (cols + 63) / 64; }
   const uint64_t* word(int64_t b, int64_t h, int64_t r) const {
-    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+    return words().data() + ((b * heads + h) * rows + r) * words_per_row();
   }
   uint64_t* word(int64_t b, int64_t h, int64_t r) {
-    return &words_[((b * heads + h) * rows + r) * words_per_row()];
+    if (device_) bring();
+    return words_.data() + ((b * heads + h) * rows + r) * words_per_row();
   }
+  const std::shared_ptr<const DeviceBits>& device() const { return device_; }  // null: on the host
   int64_t count() const;
   void fill(bool on);
 
@@ -63,7 +98,12 @@ class TileBits {
   friend bool operator==(const TileBits& a, const TileBits& b);
 
  private:
-  std::vector<uint64_t> words_;  // bits past `cols` are zero
+  const std::vector<uint64_t>& words() const { return device_ ? brought() : words_; }
+  const std::vector<uint64_t>& brought() const;  // the host's copy
+  void bring();
+
+  std::vector<uint64_t> words_;  // bits past `cols` are zero; empty where they lie on a GPU
+  std::shared_ptr<const DeviceBits> device_;
 };
 
 // Token-exact mask: bit (i, j) set = query i may read key j.

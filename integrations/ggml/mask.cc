@@ -111,7 +111,7 @@ std::shared_ptr<const IndexList> tiles_of(std::shared_ptr<const BitMask> mask, b
   Plan plan = Plan::tiles(p, bq, kTile, keep);
   if (mask_stays) plan.mask(std::move(mask));
   plan.lower();
-  return plan.branches[0].cover.list;
+  return plan.branches[0].cover.list.host();
 }
 static_assert(kTile == 64, "tiles_of reads one word a tile column");
 

@@ -34,7 +34,14 @@ BlockScores antidiagonal(const Inputs&, int, int, void*) { cuda::refuse(); }
 BlockScores pooled_means(const Inputs&, int, int, void*) { cuda::refuse(); }
 bool selects(const BlockScores&, const Selector&) { cuda::refuse(); }
 TileBits select(const BlockScores&, const Selector&) { cuda::refuse(); }
+TileBits stripes(const Inputs&, const lists::TileStripes&, void*) { cuda::refuse(); }
+TileBits put(const TileBits&, const View&, void*) { cuda::refuse(); }
 estimate::VerticalSlash vertical_slash(const Inputs&, int, void*) { cuda::refuse(); }
+bool lists_slashes(const Problem&) { cuda::refuse(); }
+lists::TilesAndColumns vertical_slash(const Problem&, const estimate::VerticalSlash&, int64_t,
+                                      int64_t) {
+  cuda::refuse();
+}
 void probe_tiles(const Inputs&, int64_t, int64_t, double, void*, estimate::ProbeTiles*) {
   cuda::refuse();
 }

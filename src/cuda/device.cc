@@ -107,6 +107,7 @@ static std::shared_ptr<void> pooled(int64_t bytes) {
 }
 
 void Upload::send() {
+  if (host_.empty()) return;
   memory_ = pooled(int64_t(host_.size()));
   cuda::copy(memory_.get(), host_.data(), int64_t(host_.size()));
   host_.clear();

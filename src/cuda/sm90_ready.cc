@@ -5,8 +5,10 @@
 
 #include "cuda/cuda.h"
 #include "cuda/device.h"
+#include "cuda/lists.h"
 #include "cuda/sm90/params.h"
 #include "cuda/views.h"
+#include "plan/work.h"
 #include "regard/status.h"
 
 namespace regard::cuda {
@@ -21,13 +23,44 @@ sm90::Tensor tensor_of(const View& v) {
   return {v.data, v.stride[0] / item, v.stride[1] / item, v.stride[2] / item};
 }
 
+// The lists of a plan that the kernels take: tiles, single keys, or both for the same rows.
+struct Lists {
+  ListRef tiles, keys;
+};
+Lists lists_of(const Plan& plan) {
+  Lists out;
+  for (const Branch& b : plan.branches)
+    (b.cover.kind == CoverKind::columns ? out.keys : out.tiles) = b.cover.list;
+  return out;
+}
+
+// Whether some query of a row does not see one of its single keys, in a plan that is lowered.
+bool cut(const ListRef& keys) {
+  if (const auto* const placed = dynamic_cast<const PlacedList*>(keys.device()))
+    return !placed->uncut();
+  return std::any_of(keys->index.begin(), keys->index.end(),
+                     [](uint32_t entry) { return entry & IndexList::kBoundary; });
+}
+
+std::string keys_refusal(const Plan& plan) {
+  const Branch& b = plan.branches[0];
+  const ListRef keys = lists_of(plan).keys;
+  if (!keys) return "";
+  if (b.score.softcap > 0 || !b.score.alibi.empty()) return "a soft-cap or ALiBi on single keys";
+  Plan lowered = plan;
+  if (!plan.lowered) lowered.lower();
+  return cut(lists_of(lowered).keys) ? "single keys that some query of their row does not see" : "";
+}
+
 // What the kernels cannot say, before their own refusal.
 std::string form_refusal(const Plan& plan, const Tensors& t) {
   const Branch& b = plan.branches[0];
-  if (plan.branches.size() > 1) return "several branches";
+  const bool together = plan.branches.size() == 2 && b.cover.kind == CoverKind::tiles &&
+                        plan.branches[1].cover.kind == CoverKind::columns && fusible(plan);
+  if (plan.branches.size() > 1 && !together)
+    return "several branches; accepted: tiles and columns of the same rows";
   if (t.pages) return "keys in pages";
   if (b.source.kind != SourceKind::raw) return "pooled keys";
-  if (b.cover.kind == CoverKind::columns) return "single key columns";
   if (b.rule.mask) return "a bit mask";
   if (b.score.bias || b.score.key_bias) return "a bias tensor";
   if (b.norm.kind == NormKind::sigmoid) return "the sigmoid norm";
@@ -60,9 +93,10 @@ sm90::Params params_of(const Plan& plan, const Tensors& t) {
   x.sequences = int32_t(std::max<size_t>(1, p.cu_q.size()) - 1);
   for (size_t s = 0; s + 1 < p.cu_q.size(); ++s)
     x.max_nq = std::max(x.max_nq, p.cu_q[s + 1] - p.cu_q[s]);
-  if (const IndexList* l = b.cover.list.get()) {
-    x.list_batch = l->batch, x.list_heads = l->heads, x.list_rows = l->rows;
-    x.bq = l->bq, x.bk = l->bk;
+  if (b.cover.list) {
+    const IndexList& l = b.cover.list.shape();
+    x.list_batch = l.batch, x.list_heads = l.heads, x.list_rows = l.rows;
+    x.bq = l.bq, x.bk = lists_of(plan).tiles ? l.bk : 64;
   }
   return x;
 }
@@ -75,15 +109,42 @@ void mark_arrays(const Plan& plan, sm90::Params* x) {
     if (present) *field = reinterpret_cast<std::remove_reference_t<decltype(*field)>>(&here);
   };
   mark(!plan.problem.cu_q.empty(), &x->cu_q), mark(!plan.problem.cu_q.empty(), &x->cu_k);
-  mark(bool(b.cover.list), &x->start), mark(bool(b.cover.list), &x->index);
+  const Lists lists = lists_of(plan);
+  mark(bool(lists.tiles), &x->start), mark(bool(lists.tiles), &x->index);
+  mark(bool(lists.keys), &x->key_start), mark(bool(lists.keys), &x->key_index);
   mark(!b.score.alibi.empty(), &x->alibi);
   mark(b.norm.kind == NormKind::softmax_sink, &x->sink_logit);
 }
 
+// A list on the device: uploaded, or where the device made it.
+class ListThere {
+ public:
+  ListThere(int device, const ListRef& list, Upload* upload)
+      : list_(list), placed_(PlacedList::on(device, list)) {
+    if (list_ && !placed_) start_ = upload->put(list_->start), index_ = upload->put(list_->index);
+  }
+  void find(const Upload& upload, const int64_t** start, const uint32_t** index) const {
+    if (!list_) return;
+    *start = placed_ ? placed_->start() : upload.at<int64_t>(start_);
+    *index = placed_ ? placed_->index() : upload.at<uint32_t>(index_);
+  }
+  void await(void* stream) const {
+    if (placed_) placed_->await(stream);
+  }
+
+ private:
+  ListRef list_;
+  const PlacedList* placed_;
+  int64_t start_ = 0, index_ = 0;
+};
+
 class Sm90 : public Ready {
  public:
   Sm90(const Plan& plan, const Tensors& t)
-      : device_(device_of(t.q.data)), params_(params_of(plan, t)) {
+      : device_(device_of(t.q.data)),
+        params_(params_of(plan, t)),
+        tiles_(device_, lists_of(plan).tiles, &upload_),
+        keys_(device_, lists_of(plan).keys, &upload_) {
     const OnDevice here(device_);
     const Branch& b = plan.branches[0];
     const Problem& p = plan.problem;
@@ -93,16 +154,13 @@ class Sm90 : public Ready {
     };
     const int64_t cu_q = upload_.put(narrow(p.cu_q)), cu_k = upload_.put(narrow(p.cu_k));
     const int64_t alibi = upload_.put(b.score.alibi), sink = upload_.put(b.norm.sink);
-    const IndexList empty;
-    const IndexList& l = b.cover.list ? *b.cover.list : empty;
-    const int64_t start = upload_.put(l.start), index = upload_.put(l.index);
     upload_.send();
     if (!p.cu_q.empty())
       params_.cu_q = upload_.at<int32_t>(cu_q), params_.cu_k = upload_.at<int32_t>(cu_k);
     if (!b.score.alibi.empty()) params_.alibi = upload_.at<float>(alibi);
     if (b.norm.kind == NormKind::softmax_sink) params_.sink_logit = upload_.at<float>(sink);
-    if (b.cover.list)
-      params_.start = upload_.at<int64_t>(start), params_.index = upload_.at<uint32_t>(index);
+    tiles_.find(upload_, &params_.start, &params_.index);
+    keys_.find(upload_, &params_.key_start, &params_.key_index);
     bytes_ = int64_t(sm90::workspace(params_));
   }
 
@@ -111,6 +169,7 @@ class Sm90 : public Ready {
   void run(const Tensors& t, void* workspace, int64_t, void* stream) const override {
     check_run(t, workspace, stream, device_);
     const OnDevice here(device_);
+    tiles_.await(stream), keys_.await(stream);
     sm90::Params x = params_;
     x.q.data = t.q.data, x.k.data = t.k.data, x.v.data = t.v.data, x.out.data = t.out.out.data;
     x.lse = static_cast<float*>(t.out.lse.data);
@@ -125,6 +184,7 @@ class Sm90 : public Ready {
   const int device_;
   sm90::Params params_;
   Upload upload_;
+  const ListThere tiles_, keys_;
   int64_t bytes_ = 0;
 };
 
@@ -134,6 +194,7 @@ std::string sm90_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
   if (std::string why = plan_refusal(plan); !why.empty()) return why;
   if (std::string why = form_refusal(plan, t); !why.empty()) return why;
+  if (std::string why = keys_refusal(plan); !why.empty()) return why;
   const DeviceInfo& d = device_info(device_of(t.q.data));
   if (d.major != 9) return fmt::format("{} is sm_{}{}, not sm_90", d.name, d.major, d.minor);
   sm90::Params x = params_of(plan, t);

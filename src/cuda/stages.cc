@@ -1,164 +1,18 @@
 // Stages on a GPU: checks, memory and launches behind stages/device.h.
 #include "stages/device.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <bit>
-#include <memory>
 
-#include "cuda/cuda.h"
-#include "cuda/device.h"
-#include "cuda/stages/params.h"
-#include "regard/status.h"
-#include "stages/levels.h"
+#include "cuda/stage.h"
+#include "stages/lists.h"
 #include "stages/units.h"
 
 namespace regard::device {
-namespace {
 
-using cuda::check;
 namespace on = cuda::stages;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-on::Rows rows_of(const char* stage, const View& v) {
-  if (v.device != Device::cuda)
-    throw Error(
-        fmt::format("{}: {} is on the CPU, q on a GPU; accepted: one device", stage, v.shape()));
-  if ((v.dtype != DType::f16 && v.dtype != DType::bf16) || (v.size[3] > 1 && v.stride[3] != 2))
-    throw Error(
-        fmt::format("{}: {}, channels {} bytes apart; accepted on a GPU: f16 or bf16, side by side",
-                    stage, v.shape(), v.stride[3]));
-  on::Rows r;
-  r.data = static_cast<const char*>(v.data);
-  r.batch = v.stride[0], r.head = v.stride[1], r.token = v.stride[2];
-  r.batches = int32_t(v.size[0]), r.heads = int32_t(v.size[1]), r.tokens = int32_t(v.size[2]);
-  r.channels = int32_t(v.size[3]), r.bf16 = v.dtype == DType::bf16;
-  return r;
-}
-
-// Memory of a stage, given back in the order of its stream.
-struct Memory {
-  void* at = nullptr;
-  void* stream = nullptr;
-  int device = 0;
-  ~Memory() {
-    if (!at) return;
-    const cuda::OnDevice here(device);
-    cudaFreeAsync(at, cudaStream_t(stream));
-  }
-};
-
-template <class T>
-std::vector<T> brought(const T* from, int64_t count, void* stream, const char* name) {
-  check(cudaPeekAtLastError(), name);
-  std::vector<T> out(static_cast<size_t>(count));
-  check(cudaMemcpyAsync(out.data(), from, out.size() * sizeof(T), cudaMemcpyDeviceToHost,
-                        cudaStream_t(stream)),
-        "copy scores");
-  check(cudaStreamSynchronize(cudaStream_t(stream)), name);
-  return out;
-}
-
-class Scores : public DeviceScores {
- public:
-  Scores(std::shared_ptr<Memory> memory, int64_t count)
-      : memory_(std::move(memory)), count_(count) {}
-  std::vector<float> fetch() const override {
-    const cuda::OnDevice here(memory_->device);
-    return brought(data(), count_, memory_->stream, "scores");
-  }
-  const float* data() const { return static_cast<const float*>(memory_->at); }
-  const Memory& memory() const { return *memory_; }
-
- private:
-  std::shared_ptr<Memory> memory_;
-  int64_t count_;
-};
-
-// One stage's device memory and its results' way back, in the order of a stream.
-class Stage {
- public:
-  Stage(const char* name, const Inputs& x, void* stream) : Stage(name, x.q, stream) {
-    q = rows_of(name, x.q), k = rows_of(name, x.k);
-    if (q.bf16 != k.bf16 || cuda::device_of(x.k.data) != device_)
-      throw Error(fmt::format("{}: q {} and k {}; accepted: one type, one GPU", name, x.q.shape(),
-                              x.k.shape()));
-  }
-  Stage(const char* name, const View& v, void* stream)
-      : name_(name), device_(device_of(v)), here_(device_), stream_(stream) {}
-  Stage(const char* name, const Memory& beside)
-      : name_(name), device_(beside.device), here_(device_), stream_(beside.stream) {}
-
-  template <class T>
-  T* memory(int64_t count) {
-    owned_.push_back(take(count * int64_t(sizeof(T))));
-    return static_cast<T*>(owned_.back()->at);
-  }
-  // What is returned after the stage.
-  BlockScores scores(int64_t batch, int64_t heads, int64_t rows, int64_t cols, float** out) {
-    const int64_t count = batch * heads * rows * cols;
-    std::shared_ptr<Memory> memory = take(count * 4);
-    *out = static_cast<float*>(memory->at);
-    return {batch, heads, rows, cols, {}, std::make_shared<Scores>(std::move(memory), count)};
-  }
-  void launched() const { check(cudaPeekAtLastError(), name_); }
-  template <class T>
-  void zero(T* at, int64_t count) {
-    check(cudaMemsetAsync(at, 0, size_t(count) * sizeof(T), cudaStream_t(stream_)), "clear memory");
-  }
-  template <class T>
-  const T* upload(const T* from, int64_t count) {
-    T* const to = memory<T>(count);
-    check(cudaMemcpyAsync(to, from, size_t(count) * sizeof(T), cudaMemcpyHostToDevice,
-                          cudaStream_t(stream_)),
-          "copy to a stage");
-    return to;
-  }
-  template <class T>
-  std::vector<T> fetch(const T* from, int64_t count) {
-    return brought(from, count, stream_, name_);
-  }
-  on::Levels levels(const on::Rows& from, int stride) {
-    const int64_t heads = int64_t(from.batches) * from.heads;
-    on::Levels to;
-    to.padded = int32_t(ceil_div(from.channels, on::kChunk) * on::kChunk);
-    const int64_t groups = ceil_div(from.tokens, stride);
-    to.stride = stride, to.tokens = int32_t(groups * stride);
-    to.groups = int32_t(ceil_div(groups, 4) * 4);
-    to.x = memory<uint16_t>(heads * to.tokens * to.padded);
-    to.scale = memory<float>(heads * stride * to.groups);
-    on::launch_levels(from, to, stream_);
-    return to;
-  }
-
-  bool hopper() const { return cuda::device_info(device_).major == 9; }
-
-  on::Rows q, k;
-
- private:
-  static int device_of(const View& v) {
-    if (const std::string why = cuda::absence(); !why.empty()) throw Error("cuda: " + why);
-    return cuda::device_of(v.data);
-  }
-
-  std::shared_ptr<Memory> take(int64_t bytes) {
-    auto out = std::make_shared<Memory>(Memory{nullptr, stream_, device_});
-    check(cudaMallocFromPoolAsync(&out->at, size_t(std::max<int64_t>(1, bytes)),
-                                  cuda::pool(device_), cudaStream_t(stream_)),
-          "allocate memory of a stage");
-    return out;
-  }
-
-  const char* const name_;
-  const int device_;
-  const cuda::OnDevice here_;
-  void* const stream_;
-  std::vector<std::shared_ptr<Memory>> owned_;
-};
-
-}  // namespace
+using on::ceil_div;
+using on::Scores;
+using on::Stage;
 
 BlockScores antidiagonal(const Inputs& x, int block, int stride, void* stream) {
   const Problem& problem = x.problem;
@@ -248,8 +102,9 @@ BlockScores row_softmax(const BlockScores& scores) {
 
 namespace {
 
-// Launches the probe of the last queries; its results stay.
-on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream) {
+// Launches the probe of the last queries. `sums`: memory for those down columns, then along
+// diagonals.
+on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream, float* sums) {
   const Problem& problem = x.problem;
   const Score& score = x.score;
   if (score.softcap != 0 || !score.alibi.empty() || score.bias || score.key_bias ||
@@ -266,7 +121,7 @@ on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream) {
   if (x.norm.kind == NormKind::softmax_sink)
     p.sink = stage.upload(x.norm.sink.data(), int64_t(x.norm.sink.size()));
   const int64_t pairs = problem.batch * problem.kv_heads, heads = problem.batch * problem.heads;
-  p.vertical = stage.memory<float>(heads * p.nk), p.slash = stage.memory<float>(heads * p.offsets);
+  p.vertical = sums, p.slash = sums + heads * p.nk;
   // As many KV heads at a time as their logits fit into 512 MB.
   const int64_t rows = int64_t(p.group) * p.probes;
   const int64_t together =
@@ -286,12 +141,13 @@ on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream) {
 estimate::VerticalSlash vertical_slash(const Inputs& x, int last, void* stream) {
   const Problem& problem = x.problem;
   Stage stage("vertical slash", x, stream);
-  const on::Probe p = probe(stage, x, last, stream);
   const int64_t heads = problem.batch * problem.heads;
-  estimate::VerticalSlash out{problem.batch, problem.heads, p.nk, p.offsets, {}, {}};
-  out.vertical = stage.fetch(p.vertical, heads * p.nk);
-  out.slash = stage.fetch(p.slash, heads * p.offsets);
-  return out;
+  const int64_t offsets = std::max(problem.nk, problem.offset + problem.nq);
+  float* sums = nullptr;
+  const BlockScores both = stage.scores(1, heads, 1, problem.nk + offsets, &sums);
+  probe(stage, x, last, stream, sums);
+  stage.launched();
+  return {problem.batch, problem.heads, problem.nk, offsets, {}, {}, both.device};
 }
 
 void probe_tiles(const Inputs& x, int64_t keys, int64_t length, double gamma, void* stream,
@@ -299,7 +155,9 @@ void probe_tiles(const Inputs& x, int64_t keys, int64_t length, double gamma, vo
   const Problem& problem = x.problem;
   const int64_t heads = problem.batch * problem.heads;
   Stage stage("probe by tiles", x, stream);
-  const on::Probe from = probe(stage, x, int(out->block), stream);
+  const int64_t offsets = std::max(problem.nk, problem.offset + problem.nq);
+  const on::Probe from =
+      probe(stage, x, int(out->block), stream, stage.memory<float>(heads * (problem.nk + offsets)));
   on::ProbeTiles p;
   p.vertical = from.vertical, p.slash = from.slash;
   p.nk = problem.nk, p.offsets = from.offsets, p.keys = keys, p.length = length;
@@ -326,14 +184,13 @@ bool selects(const BlockScores& scores, const Selector& how) {
 
 TileBits select(const BlockScores& scores, const Selector& how) {
   const Scores& from = static_cast<const Scores&>(*scores.device);
-  TileBits out(scores.batch, scores.heads, scores.rows, scores.cols);
-  const int64_t rows = scores.batch * scores.heads * scores.rows, words = out.words_per_row();
-  if (rows == 0) return out;
+  const int64_t rows = scores.batch * scores.heads * scores.rows;
+  if (rows == 0) return {scores.batch, scores.heads, scores.rows, scores.cols};
   Stage stage("select", from.memory());
   on::Select p;
   p.scores = from.data();
   p.batch = scores.batch, p.heads = scores.heads, p.rows = scores.rows;
-  p.cols = int32_t(scores.cols), p.words = int32_t(words);
+  p.cols = int32_t(scores.cols), p.words = int32_t(ceil_div(scores.cols, 64));
   p.size = int32_t(std::bit_ceil(uint64_t(scores.cols)));
   p.cut = how.cut == Selector::Cut::top_k      ? on::Select::top_k
           : how.cut == Selector::Cut::coverage ? on::Select::coverage
@@ -344,13 +201,39 @@ TileBits select(const BlockScores& scores, const Selector& how) {
   p.min_count = how.min_count, p.max_count = how.max_count;
   if (how.amounts) p.amounts = stage.upload(how.amounts->data(), rows);
   if (const TileBits* f = how.forced) {
-    p.forced = stage.upload(f->word(0, 0, 0), f->batch * f->heads * f->rows * words);
+    p.forced = stage.bits(*f);
     p.forced_batch = f->batch, p.forced_heads = f->heads;
   }
-  p.out = stage.memory<uint64_t>(rows * words);
+  const TileBits out = stage.bits(scores.batch, scores.heads, scores.rows, scores.cols, &p.out);
   on::launch_select(p, from.memory().stream);
-  const std::vector<uint64_t> bits = stage.fetch(p.out, rows * words);
-  std::copy(bits.begin(), bits.end(), out.word(0, 0, 0));
+  stage.launched();
+  return out;
+}
+
+TileBits stripes(const Inputs& x, const lists::TileStripes& kept, void* stream) {
+  const Problem& problem = x.problem;
+  Stage stage("stripes of tiles", x.q, stream);
+  on::Stripes p;
+  p.columns = stage.upload(kept.columns.data(), int64_t(kept.columns.size()));
+  p.turned = stage.upload(kept.turned.data(), int64_t(kept.turned.size()));
+  p.words = kept.words, p.turned_words = kept.turned_words;
+  p.nq = problem.nq, p.offset = problem.offset, p.block = kept.block, p.diagonals = kept.diagonals;
+  p.heads = problem.batch * problem.heads;
+  p.rows = ceil_div(problem.nq, kept.block), p.cols = ceil_div(problem.nk, kept.block);
+  const TileBits out = stage.bits(problem.batch, problem.heads, p.rows, p.cols, &p.out);
+  on::launch_stripes(p, stream);
+  stage.launched();
+  return out;
+}
+
+TileBits put(const TileBits& bits, const View& beside, void* stream) {
+  Stage stage("tile bits", beside, stream);
+  uint64_t* to = nullptr;
+  const TileBits out = stage.bits(bits.batch, bits.heads, bits.rows, bits.cols, &to);
+  if (const int64_t words = bits.batch * bits.heads * bits.rows * bits.words_per_row())
+    cuda::check(cudaMemcpyAsync(to, bits.word(0, 0, 0), size_t(words) * 8, cudaMemcpyHostToDevice,
+                                cudaStream_t(stream)),
+                "copy tile bits");
   return out;
 }
 

@@ -44,7 +44,7 @@ std::string plan_refusal(const Plan& plan) {
     if (b.source.value_map) return "mapped values";
     if (b.source.kind == SourceKind::given) return "keys of the method's own";
     if (b.value_skip > 0) return "skipped values";
-    if (b.cover.list && !b.cover.list->list_of.empty()) return "tile rows that share a list";
+    if (b.cover.list && !b.cover.list.shape().list_of.empty()) return "tile rows that share a list";
   }
   return "";
 }

@@ -1,6 +1,7 @@
 // Builders and setters of Plan.
 #include <fmt/format.h>
 
+#include "plan/on_device.h"
 #include "regard/plan.h"
 #include "regard/status.h"
 
@@ -13,6 +14,46 @@ Plan one_branch(const Problem& p) {
   plan.branches.resize(1);
   return plan;
 }
+
+IndexList shape_of_bits(const TileBits& keep, int bq, int bk) {
+  IndexList list;
+  list.batch = keep.batch, list.heads = keep.heads;
+  list.rows = keep.rows, list.cols = keep.cols;
+  list.bq = bq, list.bk = bk;
+  return list;
+}
+
+IndexList list_of_bits(const TileBits& keep, int bq, int bk) {
+  IndexList list = shape_of_bits(keep, bq, bk);
+  const int64_t rows = keep.batch * keep.heads * keep.rows, words = keep.words_per_row();
+  list.start.reserve(size_t(rows + 1));
+  list.start.push_back(0);
+  const uint64_t* row = rows * words > 0 ? keep.word(0, 0, 0) : nullptr;
+  for (int64_t r = 0; r < rows; ++r, row += words) {
+    for (int64_t w = 0; w < words; ++w)
+      for (uint64_t bits = row[w]; bits; bits &= bits - 1)
+        list.index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
+    list.start.push_back(int64_t(list.index.size()));
+  }
+  return list;
+}
+
+// The list of bits on a GPU, before it is lowered: nothing but the bits.
+class ListOfBits : public DeviceList {
+ public:
+  ListOfBits(const TileBits& bits, int bq, int bk)
+      : DeviceList(shape_of_bits(bits, bq, bk)), bits_(bits), bq_(bq), bk_(bk) {}
+  std::shared_ptr<const DeviceList> lowered(const Problem& p, const Branch& b) const override {
+    return bits_.device()->lowered(bits_, bq_, bk_, p, b);
+  }
+
+ protected:
+  IndexList fetch() const override { return list_of_bits(bits_, bq_, bk_); }
+
+ private:
+  const TileBits bits_;
+  const int bq_, bk_;
+};
 
 Plan join(std::vector<Plan> plans, Combine how, const char* name) {
   if (plans.empty()) throw Error(fmt::format("plan {}: needs at least one plan", name));
@@ -42,26 +83,14 @@ Plan Plan::band(const Problem& p, int64_t left, int64_t right, int64_t sink) {
 }
 
 Plan Plan::tiles(const Problem& p, int bq, int bk, const TileBits& keep) {
-  auto list = std::make_shared<IndexList>();
-  list->batch = keep.batch;
-  list->heads = keep.heads;
-  list->rows = keep.rows;
-  list->cols = keep.cols;
-  list->bq = bq;
-  list->bk = bk;
-  const int64_t rows = keep.batch * keep.heads * keep.rows, words = keep.words_per_row();
-  list->start.reserve(size_t(rows + 1));
-  list->start.push_back(0);
-  const uint64_t* row = rows * words > 0 ? keep.word(0, 0, 0) : nullptr;
-  for (int64_t r = 0; r < rows; ++r, row += words) {
-    for (int64_t w = 0; w < words; ++w)
-      for (uint64_t bits = row[w]; bits; bits &= bits - 1)
-        list->index.push_back(uint32_t(w * 64 + __builtin_ctzll(bits)));
-    list->start.push_back(int64_t(list->index.size()));
-  }
   Plan plan = one_branch(p);
-  plan.branches[0].cover.kind = CoverKind::tiles;
-  plan.branches[0].cover.list = std::move(list);
+  Cover& cover = plan.branches[0].cover;
+  cover.kind = CoverKind::tiles;
+  if (keep.device()) {
+    cover.list = ListRef(std::make_shared<const ListOfBits>(keep, bq, bk));
+  } else {
+    cover.list = std::make_shared<const IndexList>(list_of_bits(keep, bq, bk));
+  }
   return plan;
 }
 
@@ -71,9 +100,13 @@ const std::vector<std::string>& numerics() {
 }
 
 Plan Plan::columns(const Problem& p, IndexList list) {
+  return columns(p, std::make_shared<const IndexList>(std::move(list)));
+}
+
+Plan Plan::columns(const Problem& p, ListRef list) {
   Plan plan = one_branch(p);
   plan.branches[0].cover.kind = CoverKind::columns;
-  plan.branches[0].cover.list = std::make_shared<IndexList>(std::move(list));
+  plan.branches[0].cover.list = std::move(list);
   return plan;
 }
 

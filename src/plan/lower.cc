@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/parallel.h"
+#include "plan/on_device.h"
 #include "plan/pairs.h"
 #include "regard/plan.h"
 
@@ -276,7 +277,13 @@ Plan& Plan::lower(int threads) {
   if (lowered) return *this;
   for (Branch& b : branches) {
     if (b.order && b.cover.kind == CoverKind::band) b.cover = band_columns(problem, b.cover.band);
-    if (b.cover.list) b.cover.list = Lowering(problem, b).run(b.cover.list, threads);
+    if (!b.cover.list) continue;
+    if (const DeviceList* on = b.cover.list.device())
+      if (std::shared_ptr<const DeviceList> list = on->lowered(problem, b)) {
+        b.cover.list = ListRef(std::move(list));
+        continue;
+      }
+    b.cover.list = Lowering(problem, b).run(b.cover.list.host(), threads);
   }
   lowered = true;
   return *this;

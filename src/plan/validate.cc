@@ -97,10 +97,11 @@ class Checker {
     const Cover& c = b_.cover;
     const bool wants_list = c.kind == CoverKind::tiles || c.kind == CoverKind::columns;
     if (wants_list != bool(c.list)) refuse("covers tiles and columns carry a list, others do not");
-    if (wants_list) list(*c.list);
+    if (wants_list) list(c.list.shape(), c.list.device());
   }
 
-  void list(const IndexList& l) const {
+  // `made_here`: by our own kernels, of which sizes alone are looked at.
+  void list(const IndexList& l, bool made_here) const {
     const int64_t keys = source_keys(p_, b_);
     if (l.bq < 1 || l.bk < 1) refuse(fmt::format("tile {}x{} must be positive", l.bq, l.bk));
     if (b_.cover.kind == CoverKind::columns && l.bk != 1)
@@ -113,6 +114,7 @@ class Checker {
       refuse(fmt::format("list batch must be 1 or {}, got {}", p_.batch, l.batch));
     if (l.heads != 1 && l.heads != p_.kv_heads && l.heads != p_.heads)
       refuse(fmt::format("list heads must be 1, {} or {}, got {}", p_.kv_heads, p_.heads, l.heads));
+    if (made_here) return;
     const int64_t rows = l.batch * l.heads * l.rows;
     if (l.start.empty() || (l.list_of.empty() && l.lists() != rows) || l.start.front() != 0 ||
         l.start.back() != int64_t(l.index.size()))

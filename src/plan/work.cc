@@ -35,8 +35,9 @@ bool fusible(const Plan& plan) {
     if (!b.cover.list || b.source.kind != SourceKind::raw) return false;
     if (b.value_skip > 0 || b.source.value_map) return false;
     if (b.weight.kind != WeightKind::exponential) return false;
-    if (b.order || !b.cover.list->list_of.empty()) return false;
-    if (b.numeric != first.numeric || !same_rows(*b.cover.list, *first.cover.list)) return false;
+    if (b.order || !b.cover.list.shape().list_of.empty()) return false;
+    if (b.numeric != first.numeric || !same_rows(b.cover.list.shape(), first.cover.list.shape()))
+      return false;
     if (!same_score(b.score, first.score) || !same_rule(b.rule, first.rule)) return false;
     if (!same_norm(b.norm, first.norm)) return false;
   }

@@ -83,7 +83,11 @@ struct VerticalSlash {
   int64_t offsets = 0;          // max(nk, offset + nq): nk unless queries sit past the last key
   std::vector<float> vertical;  // [batch, heads, nk]
   std::vector<float> slash;     // [batch, heads, offsets]
+  // Sums that a GPU made lie there, vertical ones first, until on_host(); both vectors are empty.
+  std::shared_ptr<const DeviceScores> device{};
+  int64_t forced_columns = 0, forced_diagonals = 0;  // of these sums: the first ones count as +inf
 };
+VerticalSlash on_host(VerticalSlash s);
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last);
 
 // The same probe as FlexPrefill (arXiv 2502.20766) reads it: its sums over tiles of `block` keys,

@@ -19,8 +19,8 @@ void force(estimate::VerticalSlash& s, int64_t columns, int64_t diagonals);
 // One keep-set as two disjoint covers: whole tiles, and the keys that are left.
 struct TilesAndColumns {
   int bq = 0, bk = 0;
-  TileBits tiles;     // [batch, heads, rows, cols]
-  IndexList columns;  // the same rows, single keys
+  TileBits tiles;   // [batch, heads, rows, cols]
+  ListRef columns;  // the same rows, single keys
 };
 
 // The tokens that MInference's index builder and kernel read for the best `columns` keys and the
@@ -40,8 +40,16 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
 // tiles. As many of each as the tokens (columns or offsets) that the probe counted fill, plus one,
 // and at least `least`; the first key tile and the nearest diagonal come first. smallest: as if it
 // had counted none.
-TileBits vertical_slash_tiles(const Ctx& ctx, const Problem& p, const estimate::ProbeTiles& s,
+TileBits vertical_slash_tiles(const Ctx& ctx, const Inputs& x, const estimate::ProbeTiles& s,
                               int64_t least, bool smallest);
+
+// Columns and diagonals of tiles as bits, for each head. Bit c of its `words` is column c; bit
+// diagonals - 1 - d of its `turned_words` is diagonal d, so that shifted down by diagonals - 1 -
+// own, bit c is that of diagonal own - c.
+struct TileStripes {
+  int64_t block = 0, diagonals = 0, words = 0, turned_words = 0;
+  std::vector<uint64_t> columns, turned;
+};
 
 // Single keys from one ascending list for each (batch, head, row of `bq` queries).
 IndexList keys_of(const Problem& p, int64_t batch, int64_t heads, int bq,

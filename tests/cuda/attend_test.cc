@@ -6,6 +6,8 @@
 #include <functional>
 
 #include "check.h"
+#include "regard/inputs.h"
+#include "regard/method.h"
 #include "regard/status.h"
 
 namespace regard {
@@ -183,6 +185,54 @@ TEST_P(Cuda, TilesAndColumns) {
       check(Plan::tiles(p, bq, bk, bits).mask(random_mask(g, p, p.nk)), x);
     }
   }
+}
+
+// Tiles and single keys of the same rows under one softmax: where every query of a row sees its
+// single keys, and where some do not.
+TEST_P(Cuda, TilesBesideSingleKeys) {
+  for (int64_t d : {64, 128})
+    for (int64_t nk : {333, 1000})
+      for (int64_t heads : {1, 2, 4})
+        for (double density : {0.0, 0.03, 0.4})
+          for (bool cut : {false, true}) {
+            const int bq = heads == 2 ? 128 : 64;
+            const Problem p = problem(4, 2, 200, nk, d, d, 2);
+            Inputs3 x = inputs(p);
+            const int64_t rows = (p.nq + bq - 1) / bq;
+            TileBits tiles(1, heads, rows, (p.nk + 63) / 64), keys(1, heads, rows, p.nk);
+            for (int64_t h = 0; h < heads; ++h)
+              for (int64_t r = 0; r < rows; ++r) {
+                for (int64_t c = 0; c < tiles.cols; ++c) tiles.set(0, h, r, c, coin(g, 0.3));
+                const int64_t seen = cut ? p.nk : p.offset + r * bq + 1;
+                for (int64_t j = 0; j < seen; ++j)
+                  keys.set(0, h, r, j, !tiles.get(0, h, r, j / 64) && coin(g, density));
+              }
+            TileBits both = keys;
+            for (int64_t h = 0; h < heads; ++h)
+              for (int64_t r = 0; r < rows; ++r)
+                for (int64_t j = 0; j < p.nk; ++j)
+                  if (tiles.get(0, h, r, j / 64)) both.set(0, h, r, j);
+            const auto columns = [&](const TileBits& bits) {
+              return Plan::columns(p, *Plan::tiles(p, bq, 1, bits).branches[0].cover.list);
+            };
+            const Plan plan = Plan::same({Plan::tiles(p, bq, 64, tiles), columns(keys)}).causal();
+            SCOPED_TRACE(describe(plan));
+            const DeviceRun run(plan, x.q, x.k, x.v, DType::f32);
+            if (takes(plan, run.t)) {
+              attend(plan, run.t, options());
+              judge(columns(both).causal(), x, run.out(), run.lse());
+            }
+            check(columns(keys).causal(), x);
+            // A value that some rows read and others do not.
+            const float bad = kInfinity;
+            View one = x.v.view;
+            one.data = one.at(0, 0, 140), one.size = {1, 1, 1, 1};
+            write_row(one, 0, 0, 0, &bad);
+            const DeviceRun spoilt(plan, x.q, x.k, x.v, DType::f32);
+            if (!takes(plan, spoilt.t)) continue;
+            attend(plan, spoilt.t, options());
+            judge(columns(both).causal(), x, spoilt.out(), spoilt.lse());
+          }
 }
 
 TEST_P(Cuda, Segments) {
@@ -446,6 +496,38 @@ TEST_P(Cuda, GraphsRepeatTheBits) {
         &replay, 3, 2);
     const Tensor a = once.out(), b = many.out();
     EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
+  }
+}
+
+// Lists that the device made and kept, against the same lists sent from the host, and in a graph on
+// another stream than the one that made them.
+TEST_P(Cuda, ListsOfTheDeviceAreThoseOfTheHost) {
+  const Problem p = problem(8, 2, 2048, 2048, 128, 128);
+  const Inputs3 x = inputs(p);
+  for (const char* spec : {"xattention:threshold=0.7", "block_sparse:top_k=3",
+                           "vertical_slash:vertical_size=64,slash_size=200"}) {
+    SCOPED_TRACE(spec);
+    const DeviceRun there(Plan::all(p), x.q, x.k, x.v, DType::f32);
+    const DeviceRun sent(Plan::all(p), x.q, x.k, x.v, DType::f32);
+    const DeviceRun graph(Plan::all(p), x.q, x.k, x.v, DType::f32);
+    Inputs in;
+    in.q = there.t.q, in.k = there.t.k, in.v = there.t.v, in.problem = p, in.causal = true;
+    const auto plan = [&] { return make_plan(parse_method(spec), in, Ctx{}); };
+    if (!takes(plan(), there.t)) continue;
+    attend(plan(), there.t, options());
+    attend(plan_from_json(to_json(plan())), sent.t, options());
+    const Runner runner(plan(), graph.t, options());
+    const std::shared_ptr<void> workspace = cuda::allocate(runner.workspace());
+    Replay replay{runner, graph.t, workspace.get()};
+    cuda::time_graph(
+        [](void* c, void* stream) {
+          const Replay& r = *static_cast<Replay*>(c);
+          r.runner.run(r.t, r.workspace, r.runner.workspace(), stream);
+        },
+        &replay, 3, 2);
+    const Tensor a = there.out();
+    for (const Tensor& b : {sent.out(), graph.out()})
+      EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
   }
 }
 

@@ -5,8 +5,8 @@
 #include "check.h"
 #include "exec/planted.h"
 #include "regard/method.h"
-#include "stages/estimate.h"
-#include "stages/select.h"
+#include "stages/device.h"
+#include "stages/lists.h"
 
 namespace regard {
 namespace {
@@ -153,7 +153,7 @@ TEST_P(CudaStages, TheProbeHasTheSameBits) {
         i->norm.sink.assign(size_t(i->problem.heads), 0.75f);
       }
     const auto a = estimate::vertical_slash(kCtx, x.host, last);
-    const auto b = estimate::vertical_slash(kCtx, x.device, last);
+    const auto b = on_host(estimate::vertical_slash(kCtx, x.device, last));
     EXPECT_EQ(different(a.vertical, b.vertical), 0) << last << " of " << a.vertical.size();
     EXPECT_EQ(different(a.slash, b.slash), 0) << last << " of " << a.slash.size();
   });
@@ -198,6 +198,59 @@ void expect_equal(const Plan& a, const Plan& b) {
   }
 }
 
+// Bits on the GPU: their set algebra with bits on either side, and their lists, lowered there or,
+// where the rule is more than causality, here.
+TEST_P(CudaStages, BitsAndTheirListsAreTheSame) {
+  each(60, 900, [](Rng& g, const Both& x) {
+    const Problem& p = x.host.problem;
+    const int bq = int(pick(g, 1, 70)), bk = int(pick(g, 1, 70));
+    const auto put = [&](const TileBits& bits) { return device::put(bits, x.dq.view, nullptr); };
+    const TileBits a = random_bits(g, p, p.nk, bq, bk, coin(g) ? 0.5 : 0.05);
+    TileBits b(coin(g) ? 1 : a.batch, coin(g) ? 1 : a.heads, a.rows, a.cols);
+    for (int64_t bit = pick(g, 0, 2 * b.rows * b.cols); bit > 0; --bit)
+      b.set(pick(g, 0, b.batch - 1), pick(g, 0, b.heads - 1), pick(g, 0, b.rows - 1),
+            pick(g, 0, b.cols - 1));
+    EXPECT_TRUE((a | b) == (put(a) | b) && (a | b) == (a | put(b)) && (a | b) == (put(a) | put(b)));
+    EXPECT_TRUE((a & b) == (put(a) & b) && (a & b) == (a & put(b)));
+    EXPECT_TRUE((a - b) == (put(a) - b) && (a - b) == (a - put(b)));
+    EXPECT_EQ(a.count(), put(a).count());
+    Plan host = Plan::tiles(p, bq, bk, a), device = Plan::tiles(p, bq, bk, put(a));
+    expect_equal(host, device);
+    for (Plan* plan : {&host, &device}) plan->causal(x.host.causal);
+    if (coin(g, 0.2))
+      for (Plan* plan : {&host, &device}) plan->window({30, -1, 3});
+    host.lower(), device.lower();
+    expect_equal(host, device);
+    device.validate();
+    EXPECT_EQ(hash(host), hash(device));
+  });
+}
+
+// The lists of columns and diagonals, from many keys.
+TEST_P(CudaStages, SlashListsAreTheSame) {
+  each(6, 6000, [](Rng& g, const Both& x) {
+    const Problem& p = x.host.problem;
+    auto device = estimate::vertical_slash(kCtx, x.device, 64);
+    auto host = on_host(device);
+    if (coin(g, 0.7)) lists::force(host, 30, 100), lists::force(device, 30, 100);
+    for (int n = 0; n < 4; ++n) {
+      const int64_t columns = pick(g, 0, n ? 600 : 7000), diagonals = pick(g, 0, n ? 900 : 7000);
+      const auto a = lists::vertical_slash(kCtx, p, host, columns, diagonals);
+      const auto b = lists::vertical_slash(kCtx, p, device, columns, diagonals);
+      EXPECT_TRUE(a.tiles == b.tiles) << columns << " " << diagonals;
+      EXPECT_EQ(a.columns->start, b.columns->start) << columns << " " << diagonals;
+      EXPECT_EQ(a.columns->index, b.columns->index) << columns << " " << diagonals;
+      const auto plan = [&](const auto& kept) {
+        return Plan::same(
+                   {Plan::tiles(p, kept.bq, kept.bk, kept.tiles), Plan::columns(p, kept.columns)})
+            .causal(x.host.causal)
+            .lower();
+      };
+      expect_equal(plan(a), plan(b));
+    }
+  });
+}
+
 TEST_P(CudaStages, PlansHaveTheSameIntegers) {
   const char* const specs[] = {
       "xattention:threshold=0.9,block=64,stride=8",
@@ -206,6 +259,7 @@ TEST_P(CudaStages, PlansHaveTheSameIntegers) {
       "block_sparse:top_k=3,block=32",
       "moba:topk=3,chunk=32",
       "vertical_slash:vertical_size=40,slash_size=120,last_q=32",
+      "vertical_slash:vertical_size=200,slash_size=60",
       "flexprefill:gamma=0.8,min_budget=32,block=32",
       "flexprefill:gamma=0.9,min_budget=16,block=16,tau=0.3,cut=code",
   };

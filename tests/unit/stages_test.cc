@@ -264,7 +264,9 @@ TEST(Lists, VerticalSlashTilesAreColumnsAndDiagonals) {
     }
     const int64_t least = int64_t(g() % 4);
     const bool smallest = round % 5 == 0;
-    const TileBits got = lists::vertical_slash_tiles({1, nullptr}, p, s, least, smallest);
+    Inputs x;
+    x.problem = p;
+    const TileBits got = lists::vertical_slash_tiles({1, nullptr}, x, s, least, smallest);
     for (int64_t h = 0; h < 2; ++h) {
       const auto best = [&](const double* x, int64_t n, int64_t tokens) {
         std::vector<int64_t> ids;

@@ -21,6 +21,7 @@ struct Shape {
   static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
   static constexpr bool kStaged = kStaged_;          // rows leave through shared memory
   static constexpr bool kHooks = kHooks_;            // soft-cap and ALiBi
+  static constexpr bool kGather = false;             // single keys after the tiles
 
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
@@ -29,6 +30,11 @@ struct Shape {
   static constexpr int kQBytes = kRows * kD * 2;
   static constexpr int kKvBytes = kKeys * kD * 2;
   static constexpr int kPieceBytes = kPiece * kD * 2;
+};
+
+template <class S>
+struct Gathering : S {
+  static constexpr bool kGather = true;
 };
 
 // A tensor without a map.
@@ -52,6 +58,8 @@ struct Call {
   const int32_t* cu_k;
   const int64_t* start;
   const uint32_t* index;
+  const int64_t* key_start;  // single keys of the same rows
+  const uint32_t* key_index;
   const float* alibi;
   const float* sink_logit;
   int32_t* counter;  // next work to hand out; null: works are dealt by block number
@@ -85,7 +93,8 @@ struct Work {
   int32_t number;
 };
 // ... and about a step: the first key of each piece; `mask`: some pair may not be allowed (1),
-// also for the sake of `left` (2).
+// also for the sake of `left` (2). Of single keys `key` is {0, how many there are}, and `mask` 4
+// where they do not fill the step; every query reads them.
 struct Step {
   int32_t key[2];
   int32_t mask;

@@ -245,8 +245,9 @@ class Consumer {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int at = query(w, half) + w.shift;
-      const int high = min(w.nk, at + c_.right) - first, low = at + c_.left - first;
-      const int sink = c_.sink - first;
+      const bool tail = S::kGather && step.mask & 4;
+      const int high = (tail ? step.key[1] : min(w.nk, at + c_.right)) - first;
+      const int low = at + c_.left - first, sink = c_.sink - first;
 #pragma unroll
       for (int i = 0; i < S::kKeys / 4; ++i) {
         const int column = 8 * (i / 2) + i % 2;

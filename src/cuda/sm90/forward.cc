@@ -6,6 +6,7 @@
 
 #include "cuda/sm90/launch.h"
 #include "cuda/sm90/params.h"
+#include "cuda/tensor_map.h"
 
 namespace regard::cuda::sm90 {
 
@@ -19,11 +20,23 @@ const Instance* const kInstances[] = {
 #undef REGARD_SM90
 const int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
 
+#define REGARD_SM90(NAME, ...) extern const Instance NAME;
+#include "cuda/sm90/gathering.def"
+#undef REGARD_SM90
+#define REGARD_SM90(NAME, ...) &NAME,
+const Instance* const kGathering[] = {
+#include "cuda/sm90/gathering.def"
+};
+#undef REGARD_SM90
+const int kGatheringCount = sizeof(kGathering) / sizeof(kGathering[0]);
+
 namespace {
 
 constexpr int kFar = 1 << 30;          // no limit
 constexpr int kMost = 1 << 28;         // rows and offsets: sums of two and kFar stay below 2^31
 constexpr int64_t kCached = 24 << 20;  // bytes of K and V kept in flight in L2 (50 MB)
+
+bool listed(const Params& p) { return p.start || p.key_start; }
 
 // Heads of a group that take turns as rows of a tile, as a power of two: the fewest that fill
 // tiles of `rows` rows to within a tenth of the best.
@@ -31,7 +44,7 @@ int packing(const Params& p, int rows) {
   int most = 0;
   const int group = p.heads / p.kv_heads;
   while (group % (2 << most) == 0 && 2 << most <= 16) ++most;
-  if (p.start && p.list_heads > p.kv_heads) most = 0;
+  if (listed(p) && p.list_heads > p.kv_heads) most = 0;
   const auto filled = [&](int pack) {
     const double n = static_cast<double>(p.cu_q ? p.max_nq : p.nq) * (1 << pack);
     return n / (std::ceil(n / rows) * rows);
@@ -41,7 +54,7 @@ int packing(const Params& p, int rows) {
   int pack = 0;
   while (filled(pack) < 0.9 * best) ++pack;
   // A tile of rows lies in one row of the list.
-  while (p.start && pack < most && (static_cast<int64_t>(p.bq) << pack) % rows != 0) ++pack;
+  while (listed(p) && pack < most && (static_cast<int64_t>(p.bq) << pack) % rows != 0) ++pack;
   return pack;
 }
 
@@ -50,7 +63,7 @@ bool fits(const Params& p, const Instance& i) {
   const bool hooks = p.softcap > 0 || p.alibi;
   if (i.type != static_cast<int>(p.type) || i.hooks != hooks) return false;
   if (i.d != (d <= 64 ? 64 : d <= 128 ? 128 : 256)) return false;
-  if (!p.start) return true;
+  if (!listed(p)) return true;
   return p.bk % i.piece == 0 && (static_cast<int64_t>(p.bq) << packing(p, i.rows)) % i.rows == 0;
 }
 
@@ -80,28 +93,13 @@ bool pays(const Params& p, const Instance& x) {
 
 const Instance* choose(const Params& p) {
   const Instance* best = nullptr;
-  for (int i = 0; i < kInstanceCount; ++i) {
-    const Instance& x = *kInstances[i];
+  const int count = p.key_start ? kGatheringCount : kInstanceCount;
+  for (int i = 0; i < count; ++i) {
+    const Instance& x = *(p.key_start ? kGathering : kInstances)[i];
     if (p.force && std::strcmp(p.force, x.name) != 0) continue;
     if (!best && fits(p, x) && pays(p, x)) best = &x;
   }
   return best;
-}
-
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
-                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                            CUtensorMapFloatOOBfill);
-Encode encoder() {
-  static const Encode f = [] {
-    void* p = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault,
-                                           &found),
-          "cuTensorMapEncodeTiled");
-    return reinterpret_cast<Encode>(p);
-  }();
-  return f;
 }
 
 // sizes and strides (elements, of axes 1 and up), innermost axis first.
@@ -116,7 +114,7 @@ void describe(CUtensorMap* map, Type type, void* data, int rank, const int64_t* 
     // The stride of an axis of one element is never used, but must be legal.
     if (i > 0) stride[i - 1] = 2 * (sizes[i] == 1 ? 8 : strides[i - 1]);
   }
-  const CUresult r = encoder()(
+  const CUresult r = encode_tiled()(
       map, type == Type::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
       rank, data, size, stride, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -161,7 +159,10 @@ std::string refusal(const Params& p) {
   }
   if (p.cu_q && (p.batch != 1 || !p.cu_k))
     return no("packed sequences take batch 1, cu_q and cu_k");
-  if (p.start && p.cu_q) return no("tiles of packed sequences are not accepted");
+  if (listed(p) && p.cu_q) return no("tiles of packed sequences are not accepted");
+  if (p.key_start && !choose(p))
+    return no("single keys beside tiles of " + std::to_string(p.bq) + " x " + std::to_string(p.bk) +
+              "; multiples of 64 x 64, head sizes up to 128 and plain scores are accepted");
   if (p.start && !choose(p)) {
     return no("tiles of " + std::to_string(p.bq) + " x " + std::to_string(p.bk) +
               "; multiples of 64 x 64 (head size up to 128) and 128 x 64 are accepted");
@@ -209,6 +210,8 @@ void forward(const Params& p, cudaStream_t stream) {
   c.cu_k = p.cu_k;
   c.start = p.start;
   c.index = p.index;
+  c.key_start = p.key_start;
+  c.key_index = p.key_index;
   c.alibi = p.alibi;
   c.sink_logit = p.sink_logit;
   c.nq = static_cast<int32_t>(p.nq);
@@ -219,7 +222,7 @@ void forward(const Params& p, cudaStream_t stream) {
   c.sharing = (p.heads / p.kv_heads) >> pack;
   c.tiles = tiles;
   c.works = works;
-  const bool uneven = p.start || p.cu_q || p.right >= 0 || p.left >= 0;
+  const bool uneven = listed(p) || p.cu_q || p.right >= 0 || p.left >= 0;
   const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
   const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
   c.section = static_cast<int32_t>(std::min<int64_t>(pairs, heads_cached * c.sharing));
@@ -241,7 +244,7 @@ void forward(const Params& p, cudaStream_t stream) {
   const int blocks = std::min(c.works, p.sms * x.blocks);
   // A triangle's last section alone would leave multiprocessors without work beside its long ones.
   // The late tiles hold 0.4 of what all blocks do in the time of the longest one.
-  if (p.right >= 0 && p.left < 0 && !p.start && c.works > blocks) {
+  if (p.right >= 0 && p.left < 0 && !listed(p) && c.works > blocks) {
     c.late = std::min(tiles / 2, static_cast<int>(std::sqrt(0.8 * blocks * tiles / pairs)));
   }
   if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);

@@ -30,5 +30,8 @@ struct Instance {
 // Fastest first among those that can.
 extern const Instance* const kInstances[];
 extern const int kInstanceCount;
+// Those that take single keys.
+extern const Instance* const kGathering[];
+extern const int kGatheringCount;
 
 }  // namespace regard::cuda::sm90

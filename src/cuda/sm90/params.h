@@ -48,6 +48,10 @@ struct Params {
   const uint32_t* index = nullptr;  // sorted in a row
   int64_t list_batch = 1, list_heads = 1, list_rows = 0;
   int32_t bq = 0, bk = 0;  // multiples of 64
+  // Single keys of the same rows, which every query of a row reads; beside tiles or alone. null:
+  // none.
+  const int64_t* key_start = nullptr;
+  const uint32_t* key_index = nullptr;
 
   float softcap = 0;                  // 0: off
   const float* alibi = nullptr;       // [heads] on the device: adds -slope |i + offset - j|

@@ -19,14 +19,23 @@ class Steps {
     low_ = last + w.shift + c.left;
     sink_ = c.sink;
     nk_ = w.nk;
-    if (c.start) {
+    if (c.start || S::kGather) {
       const int b = c.list_batch == 1 ? 0 : w.batch, h = w.head * c.list_heads / c.heads;
       const int64_t id = int64_t{b * c.list_heads + h} * c.list_rows + first / c.bq;
-      list_ = c.index + c.start[id];
-      entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
+      if (!S::kGather || c.start) {
+        list_ = c.index + c.start[id];
+        entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
+      }
       pieces_an_entry_ = c.bk / S::kPiece;
       count = (entries_ * pieces_an_entry_ + kPieces - 1) / kPieces;
       fetched_ = fetch(0);
+      if constexpr (S::kGather) {
+        keys_ = c.key_index + c.key_start[id];
+        key_count_ = static_cast<int>(c.key_start[id + 1] - c.key_start[id]);
+        tile_steps_ = count;
+        count += (key_count_ + S::kKeys - 1) / S::kKeys;
+        fetch_keys(0);
+      }
     } else {
       const int most = max(0, min(w.nk, last + w.shift + c.right));
       const int least = max(0, first + w.shift + c.left);
@@ -39,7 +48,11 @@ class Steps {
   // Called for t = 0, 1, ... by the whole warp.
   __device__ Step at(int t) {
     Step s;
-    if (list_) {
+    if (gathers(t)) {
+      s.key[0] = 0;
+      s.key[1] = min(S::kKeys, key_count_ - (t - tile_steps_) * S::kKeys);
+      s.mask = s.key[1] < S::kKeys ? 4 : 0;
+    } else if (list_) {
       s.mask = 0;
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
@@ -70,6 +83,20 @@ class Steps {
   }
   int count = 0;
 
+  // Whether step t is one of single keys.
+  __device__ __forceinline__ bool gathers(int t) const { return S::kGather && t >= tile_steps_; }
+  // The keys of a step of single ones, two a lane; the next step's are asked for. Called as at().
+  __device__ __forceinline__ void take_keys(int t, uint32_t (&keys)[2]) {
+    keys[0] = next_[0], keys[1] = next_[1];
+    fetch_keys(t + 1 - tile_steps_);
+  }
+  // The key of a column of a step; kNoKey or more where there is none.
+  __device__ __forceinline__ int key_of(int t, const Step& s, int column) const {
+    if (!gathers(t)) return s.key[column / S::kPiece & 1] + column % S::kPiece;
+    const int at = (t - tile_steps_) * S::kKeys + column;
+    return at < key_count_ ? static_cast<int>(keys_[at]) : kNoKey;
+  }
+
   static constexpr int kPieces = S::kKeys / S::kPiece;
   static constexpr int kNoKey = 1 << 30;  // beyond every limit: masked
 
@@ -79,12 +106,22 @@ class Steps {
     // The last entries first, as the ranges below.
     return e < entries_ ? list_[entries_ - 1 - e] : 0;
   }
+  __device__ __forceinline__ void fetch_keys(int step) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int at = step * S::kKeys + 32 * i + lane_;
+      next_[i] = at < key_count_ ? keys_[at] : 0;
+    }
+  }
   int lane_;
   int high_, low_;
   int sink_, nk_;
   const uint32_t* list_ = nullptr;
   int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
   uint32_t fetched_ = 0;
+  const uint32_t* keys_ = nullptr;  // single keys
+  int key_count_ = 0, tile_steps_ = 0;
+  uint32_t next_[2] = {0, 0};
   int begin_ = 0, end_ = 0, sinks_ = 0;
 };
 
@@ -136,12 +173,66 @@ __device__ __forceinline__ void load_step(const CUtensorMap& map, uint8_t* to, u
   }
 }
 
+// Steps of single keys: rows are copied 16 bytes a lane into the layout that the copy engine makes.
+// A step is announced when the next one's copies are on their way, and its own have landed.
+template <class S>
+class Gather {
+ public:
+  __device__ Gather(const Raw& x, int channels, uint64_t* full)
+      : x_(x), channels_(channels), full_(full), lane_(threadIdx.x & 31) {}
+
+  // By the whole warp: `count` rows from the keys of two a lane; zeros for the rest of the step.
+  __device__ __forceinline__ void load(uint8_t* stage, int slot, const uint32_t (&keys)[2],
+                                       int count, int head, int batch) {
+    constexpr int kChunks = S::kD / 8, kAtOnce = 32 / kChunks;  // of 16 bytes; rows
+    const int chunk = lane_ % kChunks, own = lane_ / kChunks;
+    const char* const base =
+        static_cast<const char*>(x_.data) + 2 * (batch * x_.batch + head * x_.head) + chunk * 16;
+    const uint32_t to = ptx::shared(stage) + chunk / 8 * (S::kKeys * 128) + own * 128;
+    const int64_t step = 2 * x_.row;
+    const bool whole = count == S::kKeys && S::kD == channels_;
+#pragma unroll
+    for (int first = 0; first < S::kKeys; first += kAtOnce) {
+      const uint32_t key = __shfl_sync(~0u, first < 32 ? keys[0] : keys[1], first % 32 + own);
+      const uint32_t at = to + first * 128 + ((chunk & 7) ^ (first % 8 + own)) * 16;
+      if (whole) {
+        ptx::copy16(at, base + key * step);
+      } else {
+        ptx::copy16(at, base + key * step, first + own < count && chunk * 8 < channels_);
+      }
+    }
+    ptx::commit_copies();
+    announce<1>();
+    pending_ = slot;
+  }
+  // After a step whose copies announce themselves, and at the end.
+  __device__ __forceinline__ void flush() { announce<0>(); }
+
+ private:
+  template <int kLater>
+  __device__ __forceinline__ void announce() {
+    if (pending_ < 0) return;
+    ptx::wait_copies<kLater>();
+    ptx::fence_async();
+    __syncwarp();
+    if (lane_ == 0) ptx::arrive(&full_[pending_]);
+    pending_ = -1;
+  }
+
+  const Raw& x_;
+  const int channels_;
+  uint64_t* const full_;
+  const int lane_;
+  int pending_ = -1;
+};
+
 // The first producer warp: works, queries and keys.
 template <class S>
 __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
   const bool leader = (threadIdx.x & 31) == 0;
   Ring<S::kQStages> q;
   Ring<S::kKvStages> k;
+  Gather<S> gather(c.raw_k, c.dk, m.k_full);
   int slot = 0;
   int number = blockIdx.x;
   while (number < c.works) {
@@ -186,16 +277,29 @@ __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
       for (int t = 0; t < w.steps; ++t) {
         if (t == draw_at) draw();
         const Step s = steps.at(t);
+        if constexpr (S::kGather) {
+          if (steps.gathers(t)) {
+            uint32_t keys[2];
+            steps.take_keys(t, keys);
+            ptx::wait(&m.k_empty[k.slot], k.phase ^ 1);
+            if (leader) m.step[k.slot] = s;
+            gather.load(m.k[k.slot], k.slot, keys, s.key[1], kv_head, batch);
+            k.advance();
+            continue;
+          }
+        }
         ptx::wait(&m.k_empty[k.slot], k.phase ^ 1);
         if (leader) {
           m.step[k.slot] = s;
           load_step<S>(c.k, m.k[k.slot], &m.k_full[k.slot], s, k0, kv_head, batch);
         }
+        if constexpr (S::kGather) gather.flush();
         k.advance();
       }
     }
     number = c.counter ? __shfl_sync(~0u, next, 0) : next;
   }
+  if constexpr (S::kGather) gather.flush();
   // The last block to run dry leaves the counters at zero for the next call.
   if (c.counter && leader && atomicAdd(c.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
     c.counter[0] = c.counter[1] = 0;
@@ -213,6 +317,7 @@ __device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
   const bool leader = (threadIdx.x & 31) == 0;
   Ring<S::kQStages> q;
   Ring<S::kKvStages> v;
+  Gather<S> gather(c.raw_v, c.dv, m.v_full);
   int slot = 0;
   while (true) {
     ptx::wait(&m.q_full[q.slot], q.phase);
@@ -221,7 +326,7 @@ __device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
     if (leader) ptx::arrive(&m.q_empty[q.slot]);
     q.advance();
     slot = (slot + 1) % kWorkSlots;
-    if (w.steps < 0) return;
+    if (w.steps < 0) break;
     if (w.steps == 0) continue;
     Steps<S> steps(c, w);
     const int kv_head = w.head / c.sharing;
@@ -229,11 +334,23 @@ __device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
     const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
     for (int t = 0; t < w.steps; ++t) {
       const Step s = steps.at(t);
+      if constexpr (S::kGather) {
+        if (steps.gathers(t)) {
+          uint32_t keys[2];
+          steps.take_keys(t, keys);
+          ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
+          gather.load(m.v[v.slot], v.slot, keys, s.key[1], kv_head, batch);
+          v.advance();
+          continue;
+        }
+      }
       ptx::wait(&m.v_empty[v.slot], v.phase ^ 1);
       if (leader) load_step<S>(c.v, m.v[v.slot], &m.v_full[v.slot], s, k0, kv_head, batch);
+      if constexpr (S::kGather) gather.flush();
       v.advance();
     }
   }
+  if constexpr (S::kGather) gather.flush();
 }
 
 }  // namespace regard::cuda::sm90

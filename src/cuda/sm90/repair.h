@@ -49,7 +49,7 @@ class Repair {
     bool bad = false;
     for (int t = 0; t < steps.count; ++t) {
       const Step step = steps.at(t);
-      if (!__any_sync(~0u, step.mask)) continue;
+      if (!__any_sync(~0u, step.mask) || steps.gathers(t)) continue;
       for (int i = 0; i < S::kKeys; ++i) {
         const int key = step.key[i / S::kPiece] + i % S::kPiece;
         if (key >= c_.nk - k0_) continue;
@@ -71,7 +71,7 @@ class Repair {
       const Step step = steps.at(t);
       for (int i = 0; i < S::kKeys; i += 32) {
         const int column = i + lane_;
-        const int key = step.key[column / S::kPiece & 1] + column % S::kPiece;
+        const int key = steps.key_of(t, step, column);
         float x = -INFINITY;
         if (column < S::kKeys && reads(at, key)) {
           x = dot(q, key_row(key));

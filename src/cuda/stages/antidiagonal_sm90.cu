@@ -9,6 +9,7 @@
 #include "cuda/ptx.h"
 #include "cuda/sm90/wgmma.h"
 #include "cuda/stages/antidiagonal.cuh"
+#include "cuda/tensor_map.h"
 
 namespace regard::cuda::stages {
 namespace {
@@ -138,21 +139,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 // sizes and strides (bytes, of axes 1 and up), innermost axis first.
 void describe(CUtensorMap* map, bool half, const void* data, const cuuint64_t (&size)[4],
               const cuuint64_t (&stride)[3], const cuuint32_t (&box)[4]) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {
-    void* f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault,
-                                           &found),
-          "cuTensorMapEncodeTiled");
-    return reinterpret_cast<Encode>(f);
-  }();
   const cuuint32_t steps[] = {1, 1, 1, 1};
-  const CUresult r =
-      encode(map, half ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4,
-             const_cast<void*>(data), size, stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             half ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult r = encode_tiled()(
+      map, half ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4,
+      const_cast<void*>(data), size, stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      half ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (r != CUDA_SUCCESS) check(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
 }
 

@@ -128,4 +128,71 @@ struct Select {
 constexpr int kMostSelected = 8192;  // columns: their words and scores fit into 99 KB
 void launch_select(const Select& p, void* stream);
 
+// out = a op b, bit by bit; a batch or head axis of 1 broadcasts.
+struct Combined {
+  const uint64_t *a = nullptr, *b = nullptr;
+  uint64_t* out = nullptr;                                   // [batch, heads, words]
+  int64_t batch = 0, heads = 0, words = 0;                   // words of a head
+  int64_t a_batch = 0, a_head = 0, b_batch = 0, b_head = 0;  // words between; 0: broadcast
+  enum Op { either, both, without } op = either;
+};
+void launch_combined(const Combined& p, void* stream);
+
+// lists::TileStripes spread over rows of tiles.
+struct Stripes {
+  const uint64_t *columns = nullptr, *turned = nullptr;  // [heads, words], [heads, turned_words]
+  uint64_t* out = nullptr;                               // [heads, rows, words]
+  int64_t nq = 0, offset = 0, block = 0, diagonals = 0;
+  int64_t heads = 0, rows = 0, cols = 0, words = 0, turned_words = 0;
+};
+void launch_stripes(const Stripes& p, void* stream);
+
+// Keys of a row of tiles that some (`most`) and that every (`least`) query of it reads: [0, ..).
+struct Seen {
+  int64_t nq = 0, nk = 0, offset = 0;
+  bool causal = false;
+};
+// Lists of the bits' tiles that hold a pair; the boundary flag where not all pairs are allowed.
+struct TileLists {
+  const uint32_t* bits = nullptr;  // [lists, words]
+  int64_t* start = nullptr;        // [lists + 1]
+  uint32_t* index = nullptr;
+  Seen seen;
+  int64_t lists = 0;
+  int32_t rows = 0, words = 0, bq = 0, bk = 0;
+};
+void launch_tile_starts(const TileLists& p, void* stream);
+void launch_tile_lists(const TileLists& p, void* stream);  // after the starts
+// What rows of kSlashBlock queries read of each head's best columns and diagonals: tiles and single
+// keys. `heads` are those of all batch items.
+constexpr int kSlashBlock = 64, kMostSlashKeys = 1 << 18;
+struct Slashes {
+  const float *vertical = nullptr, *slash = nullptr;  // [heads, nk], [heads, offsets]
+  uint32_t* chosen = nullptr;                         // [heads, words]: columns, as bits
+  int32_t *list = nullptr, *list_size = nullptr;      // [heads, diagonals], [heads]
+  int2* ranges = nullptr;                             // [together, rows, most]
+  int32_t* range_count = nullptr;                     // [together, rows]
+  uint64_t* tiles = nullptr;                          // [heads, rows, tile_words]; zeros before
+  int64_t* start = nullptr;                           // [heads * rows + 1]
+  int64_t* cut = nullptr;  // single keys that some query of their row does not see; zero before
+  uint32_t* index = nullptr;
+  int64_t nq = 0, nk = 0, offset = 0, offsets = 0;
+  int32_t keys = 0, length = 0;  // columns and diagonals that compete: [0, keys), [0, length)
+  int32_t columns = 0, diagonals = 0, forced_columns = 0, forced_diagonals = 0;
+  int32_t heads = 0, rows = 0, words = 0, tile_words = 0;  // words: two a tile of keys
+  int32_t first = 0, together = 0, most = 0;               // heads at a time; ranges of a row
+  bool causal = true, have_ranges = false;  // have: of all heads, from an earlier launch
+  int64_t range_bytes() const { return int64_t(together) * rows * (8 * int64_t(most) + 4); }
+  void take_ranges(void* memory) {
+    ranges = static_cast<int2*>(memory);
+    range_count = reinterpret_cast<int32_t*>(ranges + int64_t(together) * rows * most);
+  }
+};
+void launch_best_slashes(const Slashes& p, void* stream);
+void launch_slash_tiles(const Slashes& p, void* stream);  // tiles, lengths of lists, cut
+void launch_slash_keys(const Slashes& p, void* stream);   // after the sums of the lengths
+
+// Lengths at start[1..n] become sums from the first on, start[0] 0.
+void launch_sums(int64_t* start, int64_t n, void* stream);
+
 }  // namespace regard::cuda::stages

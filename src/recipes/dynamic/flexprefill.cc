@@ -16,11 +16,11 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int b = int(p.block);
   const int64_t least = (p.min_budget + b - 1) / b;
   const auto probe = estimate::probe_tiles(ctx, x, b, p.gamma);
-  const auto vertical_slash = lists::vertical_slash_tiles(ctx, x.problem, probe, least, false);
+  const auto vertical_slash = lists::vertical_slash_tiles(ctx, x, probe, least, false);
   const TileBits query_aware =
       keep::heads_below(x.problem, b, b, estimate::divergence(ctx, x, probe), p.tau);
   if (query_aware.count() == 0) return Plan::tiles(x.problem, b, b, vertical_slash);
-  const auto smallest = lists::vertical_slash_tiles(ctx, x.problem, probe, least, true);
+  const auto smallest = lists::vertical_slash_tiles(ctx, x, probe, least, true);
   const auto map = row_softmax(estimate::pooled_means(ctx, x, b, b));
   const TileBits best = select(ctx, map,
                                {.amount = p.gamma,

@@ -13,7 +13,7 @@ struct Params {
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int b = int(p.block);
   const auto scores = estimate::proxy_heads(ctx, x, b, int(p.stride), p.groups);
-  const auto probe = estimate::vertical_slash(ctx, x, b);
+  const auto probe = estimate::on_host(estimate::vertical_slash(ctx, x, b));
   const std::vector<double> budgets = covering_budgets(x, probe, b, b, p.gamma);
   const TileBits forced = keep::sink(x.problem, b, b, 1) | keep::diagonal(x.problem, b, b);
   const TileBits seen = x.causal ? keep::causal(x.problem, b, b) : keep::all(x.problem, b, b);

@@ -9,6 +9,7 @@
 #include "regard/status.h"
 #include "stages/device.h"
 #include "stages/estimate.h"
+#include "stages/lists.h"
 #include "stages/rows.h"
 
 namespace regard::estimate {
@@ -24,6 +25,16 @@ struct Sums {
 };
 
 }  // namespace
+
+VerticalSlash on_host(VerticalSlash s) {
+  if (!s.device) return s;
+  const std::vector<float> sums = s.device->fetch();
+  const auto slash = sums.begin() + s.batch * s.heads * s.nk;
+  s.vertical.assign(sums.begin(), slash), s.slash.assign(slash, sums.end());
+  s.device.reset();
+  lists::force(s, s.forced_columns, s.forced_diagonals);
+  return s;
+}
 
 VerticalSlash vertical_slash(const Ctx& ctx, const Inputs& x, int last) {
   const StageTimer timer(ctx, "estimate.vertical_slash");

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/parallel.h"
+#include "stages/device.h"
 #include "stages/lists.h"
 #include "stages/rows.h"
 #include "stages/select.h"
@@ -73,6 +74,10 @@ void split(const RowKeys& row, int64_t visible, int64_t b, int64_t h, int64_t r,
 }  // namespace
 
 void force(estimate::VerticalSlash& s, int64_t columns, int64_t diagonals) {
+  if (s.device) {
+    s.forced_columns = columns, s.forced_diagonals = diagonals;
+    return;
+  }
   constexpr float kInf = std::numeric_limits<float>::infinity();
   for (int64_t bh = 0; bh < s.batch * s.heads; ++bh) {
     std::fill_n(&s.vertical[bh * s.nk], std::min(columns, s.nk), kInf);
@@ -84,6 +89,10 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
                                int64_t columns, int64_t diagonals) {
   const StageTimer timer(ctx, "lists.vertical_slash");
   need_one_sequence(p, "vertical slash");
+  if (s.device) {
+    if (device::lists_slashes(p)) return device::vertical_slash(p, s, columns, diagonals);
+    return vertical_slash(ctx, p, estimate::on_host(s), columns, diagonals);
+  }
   TilesAndColumns out;
   out.bq = out.bk = int(kBlock);
   const int64_t rows = (p.nq + kBlock - 1) / kBlock, cols = (p.nk + kBlock - 1) / kBlock;
@@ -101,36 +110,42 @@ TilesAndColumns vertical_slash(const Ctx& ctx, const Problem& p, const estimate:
             bh % p.heads, r, &out.tiles, &single[bh * rows + r]);
     }
   });
-  out.columns = keys_of(p, p.batch, p.heads, int(kBlock), single);
+  out.columns =
+      std::make_shared<const IndexList>(keys_of(p, p.batch, p.heads, int(kBlock), single));
   return out;
 }
 
-TileBits vertical_slash_tiles(const Ctx& ctx, const Problem& p, const estimate::ProbeTiles& s,
+TileBits vertical_slash_tiles(const Ctx& ctx, const Inputs& x, const estimate::ProbeTiles& s,
                               int64_t least, bool smallest) {
+  const Problem& p = x.problem;
   const StageTimer timer(ctx, "lists.vertical_slash_tiles");
   need_one_sequence(p, "vertical slash");
   constexpr float kInf = std::numeric_limits<float>::infinity();
   const int64_t block = s.block;
-  TileBits out(p.batch, p.heads, (p.nq + block - 1) / block, (p.nk + block - 1) / block);
   std::vector<float> mass;
   const auto best = [&](const double* sums, int64_t n, int64_t tokens) {
     mass.assign(sums, sums + n);
     mass[0] = kInf;
     return top_indices(mass.data(), n, std::max(smallest ? 1 : tokens / block + 1, least));
   };
-  // Bit c of `columns`: key tile c. Bit diagonals - 1 - d of `slashes`: diagonal d, so that shifted
-  // down by diagonals - 1 - own, bit c is that of diagonal own - c.
-  const int64_t words = out.words_per_row();
-  std::vector<uint64_t> columns(static_cast<size_t>(words)),
-      slashes(size_t(s.diagonals / 64 + words + 2));
-  for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
-    std::fill(columns.begin(), columns.end(), 0), std::fill(slashes.begin(), slashes.end(), 0);
+  TileStripes kept;
+  kept.block = block, kept.diagonals = s.diagonals;
+  kept.words = ((p.nk + block - 1) / block + 63) / 64,
+  kept.turned_words = s.diagonals / 64 + kept.words + 2;
+  const int64_t heads = p.batch * p.heads;
+  kept.columns.assign(size_t(heads * kept.words), 0);
+  kept.turned.assign(size_t(heads * kept.turned_words), 0);
+  for (int64_t bh = 0; bh < heads; ++bh) {
     for (const int64_t c : best(&s.vertical[bh * s.columns], s.columns, s.vertical_tokens[bh]))
-      columns[c >> 6] |= uint64_t(1) << (c & 63);
+      kept.columns[bh * kept.words + (c >> 6)] |= uint64_t(1) << (c & 63);
     for (const int64_t d : best(&s.slash[bh * s.diagonals], s.diagonals, s.slash_tokens[bh])) {
       const int64_t bit = s.diagonals - 1 - d;
-      slashes[bit >> 6] |= uint64_t(1) << (bit & 63);
+      kept.turned[bh * kept.turned_words + (bit >> 6)] |= uint64_t(1) << (bit & 63);
     }
+  }
+  if (x.q.device == Device::cuda) return device::stripes(x, kept, ctx.stream);
+  TileBits out(p.batch, p.heads, (p.nq + block - 1) / block, (p.nk + block - 1) / block);
+  for (int64_t bh = 0; bh < heads; ++bh)
     for (int64_t r = 0; r < out.rows; ++r) {
       const int64_t first = p.offset + r * block,
                     last = std::min(first + block, p.offset + p.nq) - 1;
@@ -140,15 +155,14 @@ TileBits vertical_slash_tiles(const Ctx& ctx, const Problem& p, const estimate::
         const int64_t down = s.diagonals - 1 - own, shift = down & 63;
         const int64_t count = std::min(own + 1, out.cols);  // tiles up to its own
         for (int64_t w = 0; w * 64 < count; ++w) {
-          const uint64_t* const from = &slashes[(down >> 6) + w];
+          const uint64_t* const from = &kept.turned[bh * kept.turned_words + (down >> 6) + w];
           uint64_t bits = from[0] >> shift | (shift ? from[1] << (64 - shift) : 0);
-          bits |= columns[w];
+          bits |= kept.columns[bh * kept.words + w];
           if (count - w * 64 < 64) bits &= (uint64_t(1) << (count - w * 64)) - 1;
           row[w] |= bits;
         }
       }
     }
-  }
   return out;
 }
 

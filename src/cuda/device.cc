@@ -113,6 +113,21 @@ void Upload::send() {
   host_.clear();
 }
 
+void Counters::put(Upload* upload, int64_t count) {
+  count_ = (count + 3) / 4 * 4;  // 16 bytes
+  at_ = upload->put(std::vector<uint32_t>(kKnown * size_t(count_), 0));
+}
+
+uint32_t* Counters::of(const Upload& upload, const void* workspace) const {
+  const std::lock_guard lock(mutex_);
+  auto found = std::find(known_.begin(), known_.end(), workspace);
+  if (found == known_.end()) {
+    if (known_.size() == kKnown) return nullptr;
+    found = known_.insert(known_.end(), workspace);
+  }
+  return const_cast<uint32_t*>(upload.at<uint32_t>(at_)) + (found - known_.begin()) * count_;
+}
+
 std::string absence() {
   // Asked once: a process without a driver at its start does not get one.
   static const std::string answer = [] {

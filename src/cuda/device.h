@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,21 @@ class Upload {
  private:
   std::vector<char> host_;
   std::shared_ptr<void> memory_;
+};
+
+// Counters that a run finds at zero and leaves at zero. A workspace serves one run at a time, so
+// the first workspaces of a plan have counters of the plan's own, cleared once.
+class Counters {
+ public:
+  void put(Upload* upload, int64_t count);  // 32-bit counters a run
+  // Null: a workspace too many, whose run clears counters of its own.
+  uint32_t* of(const Upload& upload, const void* workspace) const;
+
+ private:
+  static constexpr size_t kKnown = 16;
+  int64_t at_ = 0, count_ = 0;
+  mutable std::mutex mutex_;
+  mutable std::vector<const void*> known_;
 };
 
 }  // namespace regard::cuda

@@ -403,36 +403,50 @@ TEST_P(Cuda, CombinedBranches) {
 
 // Keys in pages, against the same keys side by side: the same tiles in the same order, so equal
 // bits.
+struct Paged {
+  int64_t pages;  // a batch item
+  std::vector<int32_t> order;
+  Tensor k, v, table;
+};
+Paged in_pages(Rng& g, const Problem& p, const Inputs3& x, int64_t page) {
+  Paged to;
+  to.pages = (p.nk + page - 1) / page;
+  to.order.resize(size_t(to.pages * p.batch));
+  for (size_t n = 0; n < to.order.size(); ++n) to.order[n] = int32_t(n);
+  std::shuffle(to.order.begin(), to.order.end(), g);
+  const auto pool = [&](const Tensor& from) {
+    const Tensor all =
+        make_tensor(from.view.dtype, {to.pages * p.batch, p.kv_heads, page, from.view.size[3]});
+    for (int64_t b = 0; b < p.batch; ++b)
+      for (int64_t h = 0; h < p.kv_heads; ++h)
+        for (int64_t j = 0; j < p.nk; ++j)
+          std::memcpy(all.view.at(to.order[size_t(b * to.pages + j / page)], h, j % page),
+                      from.view.at(b, h, j), size_t(from.view.size[3]) * 2);
+    return all;
+  };
+  to.k = pool(x.k), to.v = pool(x.v);
+  to.table = make_tensor(DType::i32, {p.batch, 1, 1, to.pages});
+  std::memcpy(to.table.view.data, to.order.data(), to.order.size() * 4);
+  return to;
+}
 TEST_P(Cuda, PagesChangeNoBit) {
   for (int64_t page : {1, 16, 64})
     for (int64_t nq : {1, 40}) {
       const Problem p = problem(8, 2, nq, 777, 128, 128, 2);
       const Inputs3 x = inputs(p);
-      const int64_t pages = (p.nk + page - 1) / page;
-      std::vector<int32_t> order(size_t(pages * p.batch));
-      for (size_t n = 0; n < order.size(); ++n) order[n] = int32_t(n);
-      std::shuffle(order.begin(), order.end(), g);
-      const auto pool = [&](const Tensor& from) {
-        const Tensor to = make_tensor(type(), {pages * p.batch, p.kv_heads, page, p.dk});
-        for (int64_t b = 0; b < p.batch; ++b)
-          for (int64_t h = 0; h < p.kv_heads; ++h)
-            for (int64_t j = 0; j < p.nk; ++j)
-              std::memcpy(to.view.at(order[size_t(b * pages + j / page)], h, j % page),
-                          from.view.at(b, h, j), size_t(p.dk) * 2);
-        return to;
-      };
+      const Paged pool = in_pages(g, p, x, page);
       TileBits bits(1, p.heads, (nq + 31) / 32, p.nk);
       for (int64_t h = 0; h < p.heads; ++h)
         for (int64_t r = 0; r < bits.rows; ++r)
           for (int64_t c = 0; c < p.nk; ++c) bits.set(0, h, r, c, coin(g, 0.5));
       const Plan columns =
           Plan::columns(p, *Plan::tiles(p, 32, 1, bits).branches[0].cover.list).causal();
-      for (const Plan& plan : {Plan::all(p).causal(), columns, Plan::all(p).pooled(8)}) {
+
+      for (const Plan& plan : {Plan::all(p).causal(), Plan::band(p, 99, 0, 130),
+                               Plan::band(p, 444, 0), columns, Plan::all(p).pooled(8)}) {
         const DeviceRun plain(plan, x.q, x.k, x.v, DType::f32);
-        DeviceRun paged(plan, x.q, pool(x.k), pool(x.v), DType::f32);
-        const Tensor table = make_tensor(DType::i32, {p.batch, 1, 1, pages});
-        std::memcpy(table.view.data, order.data(), order.size() * 4);
-        paged.t.pages = paged.up(table);
+        DeviceRun paged(plan, x.q, pool.k, pool.v, DType::f32);
+        paged.t.pages = paged.up(pool.table);
         if (!takes(plan, paged.t) || !takes(plan, plain.t)) continue;
         attend(plan, plain.t, options());
         attend(plan, paged.t, options());
@@ -441,6 +455,34 @@ TEST_P(Cuda, PagesChangeNoBit) {
         EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
       }
     }
+}
+
+// More rows than multiprocessors, so that a block reads all 40 tiles of its keys: more pages than a
+// warp asks for at once.
+TEST_P(Cuda, LongRowsInPages) {
+  const Problem p = problem(4, 4, 1, 5003, 128, 128, 40);
+  const Plan plan = Plan::all(p);
+  if (std::string(GetParam().impl) != "cuda_sm80") GTEST_SKIP() << "pages are cuda_sm80's";
+  Problem one = p;
+  one.batch = 1;
+  Inputs3 x = inputs(one);
+  for (Tensor* t : {&x.q, &x.k, &x.v}) {  // the same keys for all, in pages of their own
+    const auto size = t->view.size;
+    const Tensor all = make_tensor(type(), {p.batch, size[1], size[2], size[3]});
+    for (int64_t b = 0; b < p.batch; ++b)
+      std::memcpy(all.view.at(b, 0, 0), t->view.data, size_t(t->view.numel()) * 2);
+    *t = all;
+  }
+  const Paged pool = in_pages(g, p, x, 16);
+  const DeviceRun plain(plan, x.q, x.k, x.v, DType::f32);
+  DeviceRun paged(plan, x.q, pool.k, pool.v, DType::f32);
+  paged.t.pages = paged.up(pool.table);
+  ASSERT_TRUE(takes(plan, paged.t) && takes(plan, plain.t));
+  attend(plan, plain.t, options());
+  attend(plan, paged.t, options());
+  judge(plan, x, plain.out(), plain.lse());
+  const Tensor a = plain.out(), b = paged.out();
+  EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
 }
 
 // [B, N, H, D] seen as [B, H, N, D], with gaps, and values repeated (stride 0).
@@ -528,6 +570,28 @@ TEST_P(Cuda, ListsOfTheDeviceAreThoseOfTheHost) {
     const Tensor a = there.out();
     for (const Tensor& b : {sent.out(), graph.out()})
       EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
+  }
+}
+
+// More workspaces than have counters of the plan's own, each used twice, some by turns: the same
+// bits.
+TEST_P(Cuda, AnyNumberOfWorkspaces) {
+  for (auto [heads, nq] : std::vector<std::pair<int64_t, int64_t>>{{8, 1}, {40, 500}}) {
+    const Problem p = problem(heads, heads / 4, nq, 2048, 128, 128);
+    const Inputs3 x = inputs(p);
+    const Plan plan = Plan::all(p).causal();
+    const DeviceRun d(plan, x.q, x.k, x.v, DType::f32);
+    if (!takes(plan, d.t)) continue;
+    attend(plan, d.t, options());
+    const Tensor want = d.out();
+    const Runner runner(plan, d.t, options());
+    std::vector<std::shared_ptr<void>> workspaces;
+    for (int n = 0; n < 20; ++n) workspaces.push_back(cuda::allocate(runner.workspace()));
+    for (int n = 0; n < 40; ++n) {
+      runner.run(d.t, workspaces[size_t(n % 20)].get(), runner.workspace());
+      const Tensor got = d.out();
+      ASSERT_EQ(std::memcmp(got.view.data, want.view.data, size_t(got.view.numel()) * 4), 0) << n;
+    }
   }
 }
 

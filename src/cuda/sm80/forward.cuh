@@ -7,21 +7,28 @@
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/keys.cuh"
 #include "cuda/sm80/params.h"
+#include "cuda/sm80/pieces.cuh"
 #include "cuda/sm80/ptx.cuh"
 
 namespace regard::cuda::sm80 {
 
-template <class T_, int kDk_, int kDv_, int kWm_, int kWn_, int kWd_, int kKeys_, int kStages_>
+template <class T_, int kDk_, int kDv_, int kWm_, int kWn_, int kWd_, int kKeys_, int kStages_,
+          Kind kKind_ = Kind::any>
 struct Shape {
   using T = T_;
   static constexpr int kDk = kDk_, kDv = kDv_, kWm = kWm_, kWn = kWn_, kWd = kWd_;
   static constexpr int kKeys = kKeys_, kStages = kStages_;  // keys a tile; tiles in shared memory
+  static constexpr Kind kKind = kKind_;
+  static constexpr bool kLean = kKind != Kind::any;
   static constexpr int kRows = 16 * kWm, kThreads = 32 * kWm * kWn * kWd;
   static constexpr int kOwnKeys = kKeys / kWn, kOwnDv = kDv / kWd;
+  // Warps that share nothing but the queries: each copies its own keys and waits for no other.
+  static constexpr bool kAlone = kWm == 1 && kWd == 1 && kOwnKeys <= 32;
+  static constexpr bool kHoldQ = kLean && kDk <= 128;  // queries stay in registers
   static constexpr int kStageElements = kKeys * (kDk + kDv);
   static constexpr int kIdSlots = kStages + 1;
   static constexpr int kBytes =
-      2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 + kIdSlots * kKeys * 8;
+      2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 + kIdSlots * kKeys * 16;
 };
 
 template <class S>
@@ -36,7 +43,10 @@ struct Block {
   T* const ring;
   int4* const row_info;  // {lo, hi, sink, query}
   KeyTiles<S> tiles;
+  const char *k_from, *v_from;  // of the KV head; of the pool, with pages
+  int2 read_by_all;             // keys that every row of the warp reads, as a range
 
+  uint32_t held[S::kHoldQ ? S::kDk / 16 : 1][4];
   float s[kNn][4];
   float acc[kDn][4];
   float max[2] = {-kInf, -kInf}, sum[2] = {0, 0};
@@ -52,7 +62,12 @@ struct Block {
         q(reinterpret_cast<T*>(memory)),
         ring(q + S::kRows * S::kDk),
         row_info(reinterpret_cast<int4*>(ring + S::kStages * S::kStageElements)),
-        tiles(params, i, reinterpret_cast<int2*>(row_info + S::kRows)) {}
+        tiles(params, i, row_info + S::kRows, wn) {
+    const int64_t b = p.pages ? 0 : item.b;
+    const int kv_head = item.h0 / p.group;
+    k_from = p.k.data + b * p.k.batch + kv_head * p.k.head;
+    v_from = p.v.data + b * p.v.batch + kv_head * p.v.head;
+  }
 
   __device__ __forceinline__ int rows() const { return item.queries * item.heads; }
   __device__ __forceinline__ int own_row(int half) const { return wm * 16 + lane / 4 + 8 * half; }
@@ -87,24 +102,28 @@ struct Block {
   }
 
   __device__ __forceinline__ void load(int tile) {
-    const int kv_head = item.h0 / p.group;
-    const int64_t kb = p.pages ? 0 : item.b * p.k.batch, vb = p.pages ? 0 : item.b * p.v.batch;
-    tiles.template load<S::kDk>(tile, keys_of(tile), p.k.data + kb + kv_head * p.k.head, p.k_page,
-                                p.k.token, p.dk, thread);
-    tiles.template load<S::kDv>(tile, values_of(tile), p.v.data + vb + kv_head * p.v.head, p.v_page,
-                                p.v.token, p.dv, thread);
+    const int64_t page = tiles.page(tile);
+    tiles.template load<S::kDk, false>(tile, keys_of(tile), k_from + page * p.k_page, p.k.token,
+                                       p.dk);
+    tiles.template load<S::kDv, true>(tile, values_of(tile), v_from + page * p.v_page, p.v.token,
+                                      p.dv);
   }
+
+  __device__ __forceinline__ void sync() { S::kAlone ? __syncwarp() : __syncthreads(); }
 
   __device__ __forceinline__ void run() {
     const int first = item.begin, end = item.end;
     if (tiles.gathered()) {
-      for (int t = first; t < min(end, first + S::kStages); ++t)
-        tiles.store(t, tiles.fetch(t, thread), thread);
-      __syncthreads();
+      int4 ids[S::kStages];
+#pragma unroll
+      for (int n = 0; n < S::kStages; ++n) ids[n] = tiles.fetch(first + n);
+#pragma unroll
+      for (int n = 0; n < S::kStages; ++n) tiles.store(first + n, ids[n]);
+      sync();
     }
-    load_queries();
     for (int t = first; t < first + S::kStages - 1; ++t) {
       if (t < end) load(t);
+      if (t == first) load_queries();
       copy_commit();
     }
     load_row_info();
@@ -112,12 +131,22 @@ struct Block {
     for (auto& a : acc) a[0] = a[1] = a[2] = a[3] = 0;
     for (int t = first; t < end; ++t) {
       copy_wait<S::kStages - 2>();
-      __syncthreads();  // tile t is here, and nobody reads tile t - 1 any more
+      // Tile t is here, and nobody reads tile t - 1 any more.
+      if (t == first) {
+        __syncthreads();
+        find_read_by_all();
+        if constexpr (S::kHoldQ) {
+#pragma unroll
+          for (int k = 0; k < S::kDk / 16; ++k) load_query(held[k], k);
+        }
+      } else {
+        sync();
+      }
       if (t + S::kStages - 1 < end) load(t + S::kStages - 1);
       copy_commit();
-      const int2 ahead = tiles.fetch(t + S::kStages, thread);
+      const int4 ahead = tiles.fetch(t + S::kStages);
       step(t);
-      tiles.store(t + S::kStages, ahead, thread);
+      tiles.store(t + S::kStages, ahead);
     }
     copy_wait<0>();
 #pragma unroll
@@ -125,7 +154,6 @@ struct Block {
       x += __shfl_xor_sync(~0u, x, 1);
       x += __shfl_xor_sync(~0u, x, 2);
     }
-    release_next_kernel();
   }
 
   // One tile: S = Q K^T, the score, the weights, O += P V.
@@ -134,48 +162,58 @@ struct Block {
     const Reads reads = what_is_read(span);
     if (reads == Reads::none) return;
     multiply_queries(keys_of(tile));
-    if (!p.plain) add_terms(span);
+    if (!S::kLean && !p.plain) add_terms(span);
     bool poisoned = false;
     if (reads == Reads::some) forbid(span);
-    if (reads == Reads::some || p.bias.data || p.key_bias.data)
+    if (reads == Reads::some || (!S::kLean && (p.bias.data || p.key_bias.data)))
       poisoned = any_forbidden() && values_not_finite(values_of(tile));
-    p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
+    !S::kLean&& p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
     poisoned ? add_values_one_by_one(values_of(tile)) : multiply_values(values_of(tile));
+  }
+
+  __device__ __forceinline__ void find_read_by_all() {
+    const int4 r = row_info[wm * 16 + lane % 16];
+    read_by_all = make_int2(__reduce_max_sync(~0u, r.x), __reduce_min_sync(~0u, r.y));
   }
 
   enum class Reads { none, some, all };
   __device__ __forceinline__ Reads what_is_read(const Span& span) const {
     if (span.count <= 0) return Reads::none;
-    const bool listed = p.index != nullptr;
-    if (p.mask && !listed) return Reads::some;
-    bool none = true, all = span.count == S::kOwnKeys;
-    if (listed) {
-      all &= !span.boundary;
-      none = false;
-    } else {
+    const bool whole = span.count == S::kOwnKeys;
+    if (tiles.index()) return whole && !span.boundary ? Reads::all : Reads::some;
+    if (!S::kLean && p.mask) return Reads::some;
+    const int from = span.first, to = span.first + span.count;
+    if (whole && read_by_all.x <= from && to <= read_by_all.y) return Reads::all;
+    bool none = true, all = whole;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int4 r = row_info[own_row(half)];
-        const int from = span.first, to = span.first + span.count;
-        const bool inside = r.x <= from && to <= r.y;
-        all &= inside || to <= r.z;
-        none &= own_row(half) >= rows() || ((to <= r.x || from >= r.y) && from >= r.z);
-      }
+    for (int half = 0; half < 2; ++half) {
+      const int4 r = row_info[own_row(half)];
+      const bool inside = r.x <= from && to <= r.y;
+      all &= inside || to <= r.z;
+      none &= own_row(half) >= rows() || ((to <= r.x || from >= r.y) && from >= r.z);
     }
     if (__all_sync(~0u, none)) return Reads::none;
     return __all_sync(~0u, all) ? Reads::all : Reads::some;
   }
 
+  // Channels 16 k to 16 k + 15 of the warp's rows, as an operand.
+  __device__ __forceinline__ void load_query(uint32_t (&a)[4], int k) const {
+    load_matrix(a, shared_address(q) + swizzled<S::kDk>(wm * 16 + lane % 16, 2 * k + lane / 16));
+  }
+
   __device__ __forceinline__ void multiply_queries(const T* keys) {
 #pragma unroll
     for (auto& x : s) x[0] = x[1] = x[2] = x[3] = 0;
-    const uint32_t qa = shared_address(q), ka = shared_address(keys);
-    const int q_row = wm * 16 + lane % 16;
+    const uint32_t ka = shared_address(keys);
     const int k_row = wn * S::kOwnKeys + lane % 8 + lane / 16 * 8;
 #pragma unroll
     for (int k = 0; k < S::kDk / 16; ++k) {
       uint32_t a[4];
-      load_matrix(a, qa + swizzled<S::kDk>(q_row, 2 * k + lane / 16));
+      if constexpr (S::kHoldQ) {
+        a[0] = held[k][0], a[1] = held[k][1], a[2] = held[k][2], a[3] = held[k][3];
+      } else {
+        load_query(a, k);
+      }
 #pragma unroll
       for (int n = 0; n < kNn / 2; ++n) {
         uint32_t b[4];
@@ -253,7 +291,7 @@ struct Block {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       range[half] = row_info[own_row(half)];
-      if (p.mask)
+      if (!S::kLean && p.mask)
         words[half] = p.mask + item.b * p.mask_batch +
                       head(min(own_row(half), rows() - 1)) * p.mask_head +
                       range[half].w * p.mask_row;
@@ -262,7 +300,7 @@ struct Block {
       const int id = span.id(j);
       bool allowed = (id >= range[half].x && id < range[half].y) || id < range[half].z;
       allowed &= j < span.count;
-      if (p.mask && allowed) allowed = words[half][id >> 6] >> (id & 63) & 1;
+      if (!S::kLean && p.mask && allowed) allowed = words[half][id >> 6] >> (id & 63) & 1;
       if (!allowed) x = -kInf;
     });
   }
@@ -360,28 +398,28 @@ struct Block {
 
   // O += P V where V holds infinities or NaN: a forbidden pair must not touch them.
   __device__ __forceinline__ void add_values_one_by_one(const T* values) {
-#pragma unroll
-    for (int n = 0; n < kNn; ++n)
-#pragma unroll
-      for (int e = 0; e < 2; ++e)
 #pragma unroll 1
-        for (int source = 0; source < 4; ++source) {
-          const float w0 = __shfl_sync(~0u, s[n][e], (lane & ~3) | source);
-          const float w1 = __shfl_sync(~0u, s[n][2 + e], (lane & ~3) | source);
-          const bool skip0 = __float_as_uint(w0) == 0x80000000u;
-          const bool skip1 = __float_as_uint(w1) == 0x80000000u;
-          const int j = wn * S::kOwnKeys + n * 8 + source * 2 + e;
+    for (int j = 0; j < S::kOwnKeys; ++j) {
+      float w0 = 0, w1 = 0;
+      each([&](float x, int half, int column) {
+        if (column == j / 8 * 8 + lane % 4 * 2 + j % 2) (half ? w1 : w0) = x;
+      });
+      w0 = __shfl_sync(~0u, w0, (lane & ~3) | j % 8 / 2);
+      w1 = __shfl_sync(~0u, w1, (lane & ~3) | j % 8 / 2);
+      const bool skip0 = __float_as_uint(w0) == 0x80000000u;
+      const bool skip1 = __float_as_uint(w1) == 0x80000000u;
 #pragma unroll
-          for (int d = 0; d < kDn; ++d) {
-            const T* v = values + swizzled<S::kDv>(j, wd * kDn + d) / 2 + lane % 4 * 2;
+      for (int d = 0; d < kDn; ++d) {
+        const T* v =
+            values + swizzled<S::kDv>(wn * S::kOwnKeys + j, wd * kDn + d) / 2 + lane % 4 * 2;
 #pragma unroll
-            for (int c = 0; c < 2; ++c) {
-              const float x = to_float(v[c]);
-              if (!skip0) acc[d][c] += w0 * x;
-              if (!skip1) acc[d][2 + c] += w1 * x;
-            }
-          }
+        for (int c = 0; c < 2; ++c) {
+          const float x = to_float(v[c]);
+          if (!skip0) acc[d][c] += w0 * x;
+          if (!skip1) acc[d][2 + c] += w1 * x;
         }
+      }
+    }
   }
 
   // One warp a row group: straight from the registers. Several over keys: through shared memory.
@@ -467,8 +505,11 @@ __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_const
   extern __shared__ __align__(128) char memory[];
   const Item item = p.items[blockIdx.x];
   Block<S> block(p, item, memory);
+  wait_for_previous_kernel();
   block.run();
+  release_next_kernel();
   block.write_rows();
+  if (p.done && item.pieces > 1) merge_pieces<S>(p, item);
 }
 
 }  // namespace regard::cuda::sm80

@@ -10,19 +10,20 @@ namespace regard::cuda::sm80 {
 struct Instance {
   const char* name;
   Type type;
+  Kind kind;
   int dk, dv;      // at most
   int rows, keys;  // of a tile
   // Raises the limit of shared memory; returns blocks of the kernel that a multiprocessor holds.
   // 0: the device cannot run it.
   int (*prepare)();
-  void (*launch)(const Params&, int64_t items, void* stream);
+  // `overlap`: its blocks may start before the kernel ahead has ended, and wait inside: sm_90 and
+  // later.
+  void (*launch)(const Params&, int64_t items, bool overlap, void* stream);
 };
 
 // In the order of instances.def.
 const std::vector<Instance>& instances();
 
-// `overlap`: its blocks may start before the kernel ahead has ended, and wait inside: sm_90 and
-// later.
 void launch_merge(const MergeParams&, int warps, bool overlap, void* stream);
 void launch_pool(const PoolParams&, void* stream);
 

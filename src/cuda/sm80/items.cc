@@ -126,18 +126,20 @@ Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int
   std::vector<RowTile> tiles = Cutter(p, b, ranges, keys, tile_rows, tile_keys).run();
   const int64_t piece = tiles_a_piece(tiles, tile_keys, capacity);
   Items out;
-  for (const RowTile& t : tiles) partials |= pieces(t, piece) > 1;
   if (partials) out.rows.resize(size_t(p.batch * p.heads * p.nq));
   for (const RowTile& t : tiles) {
     const int64_t n = pieces(t, piece), first = out.slots;
-    out.most = std::max(out.most, int(n));
+    const bool slots = partials || n > 1;
     for (int64_t s = 0; s < n; ++s) {
       Item item = t.item;
       item.begin = int32_t(t.tiles * s / n), item.end = int32_t(t.tiles * (s + 1) / n);
-      item.slot = partials ? out.slots : -1;
-      if (partials) out.slots += t.rows();
+      item.slot = slots ? out.slots : -1;
+      item.first_slot = first, item.pieces = int32_t(n), item.tile = int32_t(out.split);
+      if (slots) out.slots += t.rows();
       out.items.push_back(item);
     }
+    out.split += n > 1;
+    out.most = std::max(out.most, int(n));
     for (int64_t r = 0; partials && r < t.rows(); ++r) {
       const int64_t h = t.item.h0 + r % t.item.heads, i = t.item.i0 + r / t.item.heads;
       out.rows[size_t((t.item.b * p.heads + h) * p.nq + i)] = {first + r, int32_t(n),

@@ -10,7 +10,8 @@ namespace regard::cuda::sm80 {
 struct Items {
   std::vector<Item> items;     // longest first
   int64_t slots = 0;           // rows of Partials; 0: every item writes the output itself
-  std::vector<RowSlots> rows;  // [B * heads * nq], where there are slots
+  int64_t split = 0;           // tiles of rows in several pieces
+  std::vector<RowSlots> rows;  // [B * heads * nq], with `partials`
   int most = 1;                // Partials of one row
 };
 
@@ -19,7 +20,8 @@ struct Items {
 int64_t rows_together(const Problem& p, const Branch& b);
 
 // `tile_rows` and `tile_keys` are the kernel's; `capacity` its blocks that run at once. With
-// `partials` every item leaves Partials. `keys` counts source keys.
+// `partials` every item leaves Partials, otherwise those that share their rows. `keys` counts
+// source keys.
 Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys,
                  int tile_rows, int tile_keys, int64_t capacity, bool partials);
 

@@ -21,49 +21,63 @@ __device__ inline uint32_t swizzled(int r, int chunk) {
 struct Span {
   int first = 0, count = 0;   // first: of a run
   bool boundary = true;       // lists: some pair may be forbidden
-  const int2* ids = nullptr;  // lists
+  const int4* ids = nullptr;  // lists
   __device__ __forceinline__ int id(int j) const { return ids ? ids[j].x & 0x7fffffff : first + j; }
 };
 
 // Ranges: tiles of [0, sink), then tiles of [lo, hi) cut at multiples of the tile. Lists: one
 // stream of keys, so that short entries share a tile. What a tile's keys are is fetched one tile
-// ahead of their loads and kept in a ring in shared memory: {id and boundary flag, row of the
-// pool}.
+// ahead of their loads and kept in a ring in shared memory: {id and boundary flag, where in k,
+// where in v}, the latter counting 16 bytes.
 template <class S>
 class KeyTiles {
  public:
-  __device__ __forceinline__ KeyTiles(const Params& p, const Item& item, int2* ring)
-      : p_(p), item_(item), ring_(ring) {}
+  // `slice`: which keys of a tile are the caller's where warps are alone.
+  __device__ __forceinline__ KeyTiles(const Params& p, const Item& item, int4* ring, int slice)
+      : p_(p),
+        item_(item),
+        ring_(ring),
+        thread_(S::kAlone ? threadIdx.x % 32 : threadIdx.x),
+        offset_(S::kAlone ? slice * S::kOwnKeys : 0),
+        in_pages_(p.pages && !index() && p.page_mask >= kCount - 1 && item.lo % kCount == 0) {}
 
-  __device__ __forceinline__ bool gathered() const { return p_.index || p_.pages; }
+  __device__ __forceinline__ const uint32_t* index() const {
+    return S::kKind == Kind::ranges ? nullptr : p_.index;
+  }
+  __device__ __forceinline__ bool gathered() const { return index() || (p_.pages && !in_pages_); }
 
-  __device__ __forceinline__ int2 fetch(int tile, int thread) const {
-    int2 x = make_int2(0x7fffffff, 0);
-    if (!gathered() || tile >= item_.end || thread >= size(tile)) return x;
-    if (p_.index) {
-      const uint32_t at = uint32_t(tile) * S::kKeys + thread;
-      const uint32_t entry = at / uint32_t(p_.bk);
+  // {id and boundary flag, page, row in it}: nothing is done with what was read, so that nothing
+  // waits for it before store().
+  __device__ __forceinline__ int4 fetch(int tile) const {
+    int4 x = make_int4(0x7fffffff, 0, 0, 0);
+    const int j = offset_ + thread_;
+    if (!gathered() || tile >= item_.end || thread_ >= kCount || j >= size(tile)) return x;
+    if (index()) {
+      const uint32_t at = uint32_t(tile) * S::kKeys + j;
+      const uint32_t entry = p_.bk == 1 ? at : at / uint32_t(p_.bk);
       const uint32_t column = p_.index[item_.entries + entry];
-      x.x = int((column & 0x7fffffff) * p_.bk + (at - entry * p_.bk));
-      x.y = x.x;
-      x.x |= column & 0x80000000;
+      const int row = int((column & 0x7fffffff) * p_.bk + (at - entry * p_.bk));
+      x.x = row | int(column & 0x80000000), x.z = row;
     } else {
-      x.x = x.y = first(tile) + thread;
+      x.x = x.z = first(tile) + j;
     }
     if (p_.pages) {
-      const int32_t page = p_.pages[item_.b * p_.pages_row + (x.y >> p_.page_shift)];
-      x.y = page << p_.page_shift | (x.y & p_.page_mask);
+      x.y = p_.pages[item_.b * p_.pages_row + (x.z >> p_.page_shift)];
+      x.z &= p_.page_mask;
     }
     return x;
   }
-  __device__ __forceinline__ void store(int tile, int2 x, int thread) {
-    if (gathered() && thread < S::kKeys) slot(tile)[thread] = x;
+  __device__ __forceinline__ void store(int tile, int4 x) {
+    if (!gathered() || thread_ >= kCount) return;
+    const int k = int((x.y * p_.k_page + x.z * p_.k.token) / 16);
+    const int v = int((x.y * p_.v_page + x.z * p_.v.token) / 16);
+    slot(tile)[offset_ + thread_] = make_int4(x.x, k, v, 0);
   }
 
   __device__ __forceinline__ Span span(int tile, int offset, int lane) const {
     Span out;
     out.count = min(S::kOwnKeys, size(tile) - offset);
-    if (!p_.index) {
+    if (!index()) {
       out.first = first(tile) + offset;
       return out;
     }
@@ -74,27 +88,77 @@ class KeyTiles {
     return out;
   }
 
-  template <int kD>
-  __device__ __forceinline__ void load(int tile, typename S::T* to, const char* base, int64_t page,
-                                       int64_t token, int d, int thread) const {
-    constexpr int kChunks = kD / 8;
+  // The page of the caller's keys. A warp asks for those of 32 tiles at once, 32 tiles ahead.
+  __device__ __forceinline__ int page(int tile) {
+    if (!in_pages_) return 0;
+    const int n = tile - item_.begin;
+    if (n >> 5 != block_) {
+      pages_now_ = n == 0 ? ask_page(tile) : pages_next_;
+      pages_next_ = ask_page(tile + 32);
+      block_ = n >> 5;
+    }
+    return __shfl_sync(~0u, pages_now_, n & 31);
+  }
+
+  // `base` with in_pages_: of the page.
+  template <int kD, bool kValues>
+  __device__ __forceinline__ void load(int tile, typename S::T* to, const char* base, int64_t token,
+                                       int d) const {
+    constexpr int kChunks = kD / 8, kCopies = (kCount * kChunks + kThreads - 1) / kThreads;
+    // Where threads divide rows evenly, a thread's chunk is always the same.
+    constexpr bool kEven = kThreads % kChunks == 0 && kCount * kChunks % kThreads == 0;
     const uint32_t address = shared_address(to);
-    const int n = size(tile), begin = first(tile);
-    const bool ring = gathered();
+    const int n = size(tile);
+    int begin = first(tile) + offset_;
+    if (in_pages_) begin &= p_.page_mask;
+    const int4* const ids = slot(tile) + offset_;
+    if (kEven && n >= offset_ + kCount && d == kD && consecutive(ids)) {
+      const int r0 = thread_ / kChunks, c = thread_ % kChunks;
+      const char* from = gathered() ? base + uint32_t(kValues ? ids->z : ids->y) * int64_t(16)
+                                    : base + begin * token;
+      from += r0 * token + c * 16;
 #pragma unroll
-    for (int c0 = 0; c0 < S::kKeys * kChunks; c0 += S::kThreads) {
-      const int c = c0 + thread, r = c / kChunks, chunk = c % kChunks;
-      if (S::kKeys * kChunks % S::kThreads != 0 && r >= S::kKeys) break;
-      const bool valid = r < n && chunk * 8 < d;
-      const int row = ring ? slot(tile)[r].y : begin + r;
-      const char* from =
-          base + (row >> p_.page_shift) * page + (row & p_.page_mask) * token + chunk * 16;
-      copy16(address + swizzled<kD>(r, chunk), valid ? from : base, valid);
+      for (int i = 0; i < kCopies; ++i, from += kThreads / kChunks * token)
+        copy16(address + swizzled<kD>(offset_ + r0 + i * (kThreads / kChunks), c), from);
+      return;
+    }
+    const auto copy = [&](int i, uint32_t at) {
+      const int r = (i * kThreads + thread_) / kChunks, c = (i * kThreads + thread_) % kChunks;
+      if (r >= kCount) return;
+      const bool valid = offset_ + r < n && c * 8 < d;
+      const int64_t row = gathered() ? at * int64_t(16) : (begin + r) * token;
+      copy16(address + swizzled<kD>(offset_ + r, c), valid ? base + row + c * 16 : base, valid);
+    };
+    const auto where = [&](int i) -> uint32_t {
+      const int r = min((i * kThreads + thread_) / kChunks, kCount - 1);
+      return !gathered() ? 0 : kValues ? ids[r].z : ids[r].y;
+    };
+    if constexpr (S::kKind == Kind::ranges) {
+#pragma unroll 1
+      for (int i = 0; i < kCopies; ++i) copy(i, where(i));
+    } else {
+      uint32_t at[kCopies];  // all read before the first copy: else each waits for the one before
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) at[i] = where(i);
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) copy(i, at[i]);
     }
   }
 
  private:
-  __device__ __forceinline__ int2* slot(int tile) const {
+  // Whether the caller's keys lie behind one another.
+  __device__ __forceinline__ bool consecutive(const int4* ids) const {
+    if (!gathered()) return true;
+    return index() && p_.bk % kCount == 0 &&
+           (!p_.pages || (ids->x & p_.page_mask) + kCount - 1 <= p_.page_mask);
+  }
+  __device__ __forceinline__ int ask_page(int first_tile) const {
+    const int tile = first_tile + int(threadIdx.x) % 32;
+    if (tile >= item_.end) return 0;
+    const int key = min(first(tile) + offset_, item_.hi - 1);
+    return p_.pages[item_.b * p_.pages_row + (key >> p_.page_shift)];
+  }
+  __device__ __forceinline__ int4* slot(int tile) const {
     return ring_ + tile % S::kIdSlots * S::kKeys;
   }
   __device__ __forceinline__ int first(int tile) const {
@@ -103,15 +167,22 @@ class KeyTiles {
     return max(item_.lo, c * S::kKeys);
   }
   __device__ __forceinline__ int size(int tile) const {
-    if (p_.index) return min(S::kKeys, item_.keys - tile * S::kKeys);
+    if (index()) return min(S::kKeys, item_.keys - tile * S::kKeys);
     if (tile < item_.sink_tiles) return min(S::kKeys, item_.sink - tile * S::kKeys);
     const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;
     return min(item_.hi, (c + 1) * S::kKeys) - max(item_.lo, c * S::kKeys);
   }
 
+  // The keys that the caller copies, and the threads that share them.
+  static constexpr int kCount = S::kAlone ? S::kOwnKeys : S::kKeys;
+  static constexpr int kThreads = S::kAlone ? 32 : S::kThreads;
+
   const Params& p_;
   const Item& item_;
-  int2* const ring_;
+  int4* const ring_;
+  const int thread_, offset_;
+  const bool in_pages_;  // the caller's keys of a tile lie in one page
+  int block_ = -1, pages_now_ = 0, pages_next_ = 0;
 };
 
 }  // namespace regard::cuda::sm80

@@ -18,15 +18,26 @@ int prepare() {
 }
 
 template <class S>
-void launch(const Params& p, int64_t items, void* stream) {
-  forward_kernel<S><<<unsigned(items), S::kThreads, S::kBytes, cudaStream_t(stream)>>>(p);
+void launch(const Params& p, int64_t items, bool overlap, void* stream) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(unsigned(items));
+  config.blockDim = dim3(S::kThreads);
+  config.dynamicSmemBytes = S::kBytes;
+  config.stream = cudaStream_t(stream);
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = overlap ? 1 : 0;
+  cudaLaunchKernelEx(&config, forward_kernel<S>, p);
 }
 
 }  // namespace regard::cuda::sm80
 
-#define REGARD_SM80_INSTANCE(name, type, ...)                                        \
-  Instance instance_##name() {                                                       \
-    using S = __VA_ARGS__;                                                           \
-    static_assert(S::kBytes <= 99 << 10);                                            \
-    return {#name, type, S::kDk, S::kDv, S::kRows, S::kKeys, prepare<S>, launch<S>}; \
+// Shared memory: what every card since sm_80 gives a block, or what a Hopper card does.
+#define REGARD_SM80_INSTANCE(name, type, ...)                                                  \
+  Instance instance_##name() {                                                                 \
+    using S = __VA_ARGS__;                                                                     \
+    static_assert(S::kBytes <= (S::kLean ? 227 : 99) << 10);                                   \
+    return {#name, type, S::kKind, S::kDk, S::kDv, S::kRows, S::kKeys, prepare<S>, launch<S>}; \
   }

@@ -6,6 +6,10 @@ namespace regard::cuda::sm80 {
 
 enum class Type : int32_t { f32, f16, bf16 };
 
+// What an instance takes. Decoding has instances of its own, whose code is short: ranges of keys or
+// lists, with or without pages, plain scores, softmax, no bit mask.
+enum class Kind { any, ranges, lists };
+
 // Strides in bytes.
 struct Rows {
   char* data = nullptr;
@@ -22,6 +26,9 @@ struct Item {
   int32_t keys;          // lists: keys in all
   int64_t entries;       // lists: first entry in Params::index
   int64_t slot;          // row 0's place among the Partials; -1: finish and write out
+  // Pieces that share these rows, the slot of the first piece and the rows' place in Params::done.
+  int64_t first_slot;
+  int32_t pieces, tile;
 };
 
 struct Params {
@@ -62,6 +69,9 @@ struct Params {
   // Partials of split or several branches: acc [slots][dv], head [slots]{max in log2 e, sum}.
   float* part_acc = nullptr;
   float* part_head = nullptr;
+  // Pieces done so far of each tile of rows: the last one merges, finishes and leaves 0. Null: the
+  // merge is a kernel of its own.
+  uint32_t* done = nullptr;
 };
 
 // The one merge: every query row's Partials, branch by branch.

@@ -17,6 +17,10 @@ __device__ inline void copy16(uint32_t to, const void* from, bool valid) {
                "r"(valid ? 16 : 0)
                : "memory");
 }
+__device__ inline void copy16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(to), "l"(from)
+               : "memory");
+}
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 template <int kPending>
 __device__ inline void copy_wait() {
@@ -89,6 +93,17 @@ __device__ inline void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");
 #endif
+}
+
+// Adds one to a counter that blocks share. What this thread knows to be written is known to whoever
+// adds later.
+__device__ inline uint32_t add_one(uint32_t* at) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;\n"
+               : "=r"(before)
+               : "l"(at)
+               : "memory");
+  return before;
 }
 
 }  // namespace regard::cuda::sm80

@@ -23,17 +23,31 @@ Type type_of(DType t) {
   return t == DType::f16 ? Type::f16 : t == DType::bf16 ? Type::bf16 : Type::f32;
 }
 
-// The first instance of the type that fits; `rows` together prefer the smallest tile that holds
-// them.
-const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows) {
+// The first instance of the type and of this kind or any that fits, and that `usable` agrees to;
+// `rows` together prefer the smallest tile that holds them.
+const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows, Kind kind,
+                              bool (*usable)(const Instance&)) {
   const Instance* found = nullptr;
   for (const Instance& i : instances()) {
     if (i.type != type || i.dk < dk || i.dv < dv) continue;
+    // Those of a kind are fast where every channel is there.
+    const bool exact = i.dk == dk && i.dv == dv;
+    if (i.kind != Kind::any && (i.kind != kind || !exact || !usable(i))) continue;
     if (found && (i.dk != found->dk || i.dv != found->dv)) break;
     found = &i;
     if (i.rows >= rows) break;
   }
   return found;
+}
+
+// Decoding (one tile of rows a KV head) by plain attention.
+Kind kind_of(const Problem& p, const Branch& b) {
+  const Score& s = b.score;
+  const bool plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && p.scale > 0;
+  if (!plain || b.source.kind != SourceKind::raw || b.norm.kind == NormKind::sigmoid ||
+      b.rule.mask || p.nq * p.group() > 16)
+    return Kind::any;
+  return b.cover.list ? Kind::lists : Kind::ranges;
 }
 
 Rows rows_of(const View& v) {
@@ -76,7 +90,7 @@ struct BranchWork {
   int64_t items = 0, slots = 0;
   int most = 1;
   int64_t acc_at = 0, head_at = 0;  // bytes into the workspace
-  bool pooled = false;
+  bool overlap = false, pooled = false;
   PoolParams pool_k, pool_v;
   int64_t pool_k_at = 0, pool_v_at = 0;
 
@@ -146,10 +160,11 @@ class Sm80 : public Ready {
       if (w.pooled) pool(w, scratch, stream, &p);
       p.part_acc = reinterpret_cast<float*>(scratch + w.acc_at);
       p.part_head = reinterpret_cast<float*>(scratch + w.head_at);
-      w.instance->launch(p, w.items, stream);
+      if (split_ > 0) p.done = counters(scratch, stream);
+      w.instance->launch(p, w.items, w.overlap, stream);
       check(cudaPeekAtLastError(), "launch the attention kernel");
     }
-    if (branches_[0].slots > 0) merge(t, scratch, stream);
+    if (combine_ != Combine::only) merge(t, scratch, stream);
   }
 
  private:
@@ -157,7 +172,8 @@ class Sm80 : public Ready {
     const Branch& br = plan.branches[n];
     BranchWork& w = branches_.emplace_back();
     const int64_t keys = source_keys(p_, br);
-    w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br));
+    w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
+                               [](const Instance& i) { return i.prepare() > 0; });
     const int per_sm = w.instance->prepare();
     if (per_sm == 0)
       throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));
@@ -166,8 +182,19 @@ class Sm80 : public Ready {
         make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
                    per_sm * int64_t(device_info(device_).sms), combine_ != Combine::only);
     w.items = int64_t(items.items.size()), w.slots = items.slots, w.most = items.most;
+    // A start hidden under the end of the kernel ahead saves a microsecond, but above half a
+    // gigabyte of keys and values it cost up to one per cent.
+    int64_t read = 0;
+    for (const Item& i : items.items) read += (i.end - i.begin) * int64_t(w.instance->keys);
+    w.overlap = overlap_ && combine_ == Combine::only && w.instance->kind != Kind::any &&
+                read * (p_.dk + p_.dv) * 2 <= int64_t(1) << 29;
     w.items_at = upload_.put(items.items);
-    if (items.slots > 0) w.rows_at = upload_.put(items.rows);
+    if (!items.rows.empty()) w.rows_at = upload_.put(items.rows);
+    if (combine_ == Combine::only && items.split > 0) {
+      split_ = items.split;
+      counters_.put(&upload_, split_);
+      done_at_ = reserve(split_ * 4);
+    }
     w.lo = upload_.put(ranges.lo), w.hi = upload_.put(ranges.hi);
     w.sink = upload_.put(ranges.sink);
     w.acc_at = reserve(w.slots * p_.dv * 4), w.head_at = reserve(w.slots * 8);
@@ -229,6 +256,14 @@ class Sm80 : public Ready {
     k.d = int32_t(p_.dk), w->pool_v.d = int32_t(p_.dv);
     w->pool_k_at = reserve(k.rows * p_.dk * 2), w->pool_v_at = reserve(k.rows * p_.dv * 2);
     w->params.page_shift = 31, w->params.page_mask = 0x7fffffff;
+  }
+
+  // The counters of pieces, zero: ours, or the workspace's own.
+  uint32_t* counters(char* workspace, void* stream) const {
+    if (uint32_t* known = counters_.of(upload_, workspace)) return known;
+    uint32_t* const own = reinterpret_cast<uint32_t*>(workspace + done_at_);
+    check(cudaMemsetAsync(own, 0, size_t(split_) * 4, cudaStream_t(stream)), "clear workspace");
+    return own;
   }
 
   int64_t reserve(int64_t bytes) {
@@ -294,17 +329,29 @@ class Sm80 : public Ready {
   Upload upload_;
   Extra gate_;
   int64_t bytes_ = 0;
+  int64_t split_ = 0, done_at_ = 0;  // tiles of rows in pieces; counters in the workspace
+  Counters counters_;
 };
 
 }  // namespace
+
+// Keys that are gathered one by one are found by 32 bits that count 16 bytes.
+static bool far_apart(const View& x, bool pages) {
+  const int64_t axis = pages ? 0 : 2;
+  return x.size[axis] * x.stride[axis] > int64_t(1) << 36;
+}
 
 std::string sm80_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
   if (std::string why = plan_refusal(plan); !why.empty()) return why;
   const Problem& p = plan.problem;
-  if (p.dk % 8 != 0 || p.dv % 8 != 0 || !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1))
+  if (p.dk % 8 != 0 || p.dv % 8 != 0 ||
+      !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1, Kind::any, nullptr))
     return fmt::format("head sizes {}:{}; accepted: multiples of 8 up to 576:512", p.dk, p.dv);
   for (const Branch& b : plan.branches) {
+    if ((t.pages || b.cover.list) &&
+        (far_apart(t.k, bool(t.pages)) || far_apart(t.v, bool(t.pages))))
+      return "lists or pages of keys over more than 64 GiB";
     const bool pooled = b.source.kind == SourceKind::pooled;
     if (pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
     if (pooled && b.score.key_bias && b.score.key_bias.view.device == Device::cuda)

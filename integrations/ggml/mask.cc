@@ -115,6 +115,21 @@ std::shared_ptr<const IndexList> tiles_of(std::shared_ptr<const BitMask> mask, b
 }
 static_assert(kTile == 64, "tiles_of reads one word a tile column");
 
+// The allowed keys themselves, a list a query.
+std::shared_ptr<const IndexList> keys_of(const BitMask& m) {
+  auto list = std::make_shared<IndexList>();
+  list->rows = m.nq, list->cols = m.nk;
+  list->bq = list->bk = 1;
+  list->start = {0};
+  for (int64_t i = 0; i < m.nq; ++i) {
+    for (int64_t w = 0; w < m.words_per_row(); ++w)
+      for (uint64_t bits = m.row(0, 0, i)[w]; bits; bits &= bits - 1)
+        list->index.push_back(uint32_t(w * 64 + std::countr_zero(bits)));
+    list->start.push_back(int64_t(list->index.size()));
+  }
+  return list;
+}
+
 void classify(const std::vector<RowFacts>& rows, MaskPart& part) {
   const int64_t nq = int64_t(rows.size());
   const int64_t offset = rows[0].hi - 1;
@@ -149,7 +164,9 @@ MaskPart read_part(const ggml_tensor* mask, int64_t b, int64_t nq, int64_t nk, i
                             &bits->words[i * words]);
   });
   MaskPart part;
+  int64_t pairs = 0;
   for (const RowFacts& r : rows) {
+    pairs += r.count;
     part.nk = std::max(part.nk, r.hi);
     part.numeric |= r.numeric;
   }
@@ -158,6 +175,11 @@ MaskPart read_part(const ggml_tensor* mask, int64_t b, int64_t nq, int64_t nk, i
   if (part.shape != MaskPart::Shape::general) return part;
   drop_keys_from(*bits, part.nk);
   part.cover = tiles_of(bits, !part.numeric);
+  // A few keys here and there, as a model's own selector leaves them: gathered one by one they come
+  // at half the rate of whole tiles, and no query shares them with another.
+  const int64_t tiles = part.cover ? int64_t(part.cover->index.size())
+                                   : (nq + kTile - 1) / kTile * bits->words_per_row();
+  if (4 * pairs <= tiles * kTile) part.cover = keys_of(*bits);
   if (!part.numeric) part.pairs = std::move(bits);
   return part;
 }

@@ -23,8 +23,9 @@ struct MaskPart {
   int64_t offset = 0;    // causal, window
   int64_t left = 0;      // window
   bool numeric = false;  // holds values other than 0 and -inf: a bias, to be read by the kernel
-  // general: the pairs, and the tiles that hold any. With a numeric mask the bias itself forbids
-  // pairs, so `pairs` is null; `cover` is null where no tile is empty.
+  // general: the pairs, and the tiles that hold any, or single keys where those are few. With a
+  // numeric mask the bias itself forbids pairs, so `pairs` is null; `cover` is null where no tile
+  // is empty.
   std::shared_ptr<const BitMask> pairs;
   std::shared_ptr<const IndexList> cover;
 };

@@ -152,7 +152,8 @@ Plan exact_plan(const Inputs& x, const MaskPart& mask) {
   b.rule.causal = mask.shape == MaskPart::Shape::causal;
   if (mask.shape == MaskPart::Shape::general) {
     b.rule.mask = mask.pairs;
-    if (mask.cover) b.cover = {CoverKind::tiles, {}, mask.cover};
+    if (mask.cover)
+      b.cover = {mask.cover->bk == 1 ? CoverKind::columns : CoverKind::tiles, {}, mask.cover};
   }
   plan.score(x.score).norm(x.norm);
   if (!x.numeric.empty()) plan.numeric(x.numeric);

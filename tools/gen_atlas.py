@@ -210,9 +210,14 @@ def command(run):
                      h["planted_tokens"], "--out", run.folder])
 
 
-def section(run):
-    h, m = run.head, run.model
-    out = [f"## {m.get('description', 'planted inputs only')}", "",
+def title(run):
+    return run.model.get("description", "planted inputs only")
+
+
+def section(run, runs):
+    h = run.head
+    alone = sum(title(r) == title(run) for r in runs) == 1
+    out = [f"## {title(run)}" + ("" if alone else f", `{run.folder}`"), "",
            f"{h['machine']}, {h['threads']} threads, micro-batches of {h['ubatch']}, {h['kv']} cache, "
            f"{h.get('numeric', 'default')} arithmetic, "
            f"{os.path.basename(h['text'])}, Regard {h['regard']}, begun {h['date']}.", "",
@@ -236,8 +241,9 @@ def main():
              "exact gains from a passage's first copy, far back, when it reads the second. Needles: the share of "
              "tokens of codes, asked for at the end, that come out likeliest. Planning: its share of attention "
              "time.", ""]
-    for folder in a.folders:
-        lines += section(Run(folder))
+    runs = [Run(folder) for folder in a.folders]
+    for run in runs:
+        lines += section(run, runs)
     a.out.write_text("\n".join(lines).rstrip() + "\n")
 
 

@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regard_c import ALL, BAND, COLUMNS, TILES, Runner
 
-PARTS = ("decode", "dense", "sparse", "band")
+PARTS = ("decode", "dense", "small", "sparse", "band")
 args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 args.add_argument("part", nargs="*", choices=(*PARTS, []), help="all, if none is named")
 args.add_argument("--quick", action="store_true", help="a few shapes of each part")
 args.add_argument("--lengths", type=lambda s: [int(n) for n in s.split(",")], help="of the dense part")
 args.add_argument("--baseline", action="store_true", help="cuda_sm80 beside cuda_sm90, in the dense part")
-args = args.parse_args()
+args = args.parse_args(None if __name__ == "__main__" else [])
 QUICK = args.quick
 dev = "cuda"
 
@@ -141,23 +141,34 @@ def decode():
         del ours, keep
 
 
+def forward(row, b, heads, n, d, causal, runs=2):
+    hq, hk = heads
+    q, k, v = randn(b, hq, n, d), randn(b, hk, n, d), randn(b, hk, n, d)
+    cudnn = sdpa(q, k, v, SDPBackend.CUDNN_ATTENTION, is_causal=causal, enable_gqa=hq != hk)
+    ours = {}
+    for impl in ("cuda_sm90", "cuda_sm80") if args.baseline else ("cuda_sm90",):
+        run = Runner(q, k, v, impl=impl, cover=ALL, causal=int(causal))
+        close(impl, run(), cudnn())
+        ours[impl] = run
+    flops = 4 * b * hq * n * n * d * (0.5 if causal else 1)
+    rivals = {"cuDNN": cudnn, **flash(q, k, v, causal=causal)}
+    contest(f"{row}{' causal' if causal else ''}", ours, rivals, runs, lambda s: flops / s / 1e12,
+            "TFLOP/s")
+
+
 def dense():
     head("Forward, bf16, batch x length 16K tokens, heads x size 2048")
     for d in (64, 128, 256):
         for n in args.lengths or ((512, 4096) if QUICK else (512, 4096, 16384, 32768)):
             for causal in (False, True):
-                h, b = 2048 // d, max(1, 16384 // n)
-                q, k, v = (randn(b, h, n, d) for _ in range(3))
-                cudnn = sdpa(q, k, v, SDPBackend.CUDNN_ATTENTION, is_causal=causal)
-                ours = {}
-                for impl in ("cuda_sm90", "cuda_sm80") if args.baseline else ("cuda_sm90",):
-                    run = Runner(q, k, v, impl=impl, cover=ALL, causal=int(causal))
-                    close(impl, run(), cudnn())
-                    ours[impl] = run
-                flops = 4 * b * h * n * n * d * (0.5 if causal else 1)
-                rivals = {"cuDNN": cudnn, **flash(q, k, v, causal=causal)}
-                contest(f"D{d} {n}{' causal' if causal else ''}", ours, rivals, 2,
-                        lambda s: flops / s / 1e12, "TFLOP/s")
+                forward(f"D{d} {n}", max(1, 16384 // n), (2048 // d,) * 2, n, d, causal)
+
+
+def small():
+    head("Forward, bf16, D128, works of a few steps: 20 calls a CUDA graph")
+    for b, hq, hk, n in [(1, 16, 16, 512), (1, 32, 8, 512), (32, 16, 16, 512), (4, 16, 16, 1024)]:
+        for causal in (False, True):
+            forward(f"b{b} {hq}:{hk} {n}", b, (hq, hk), n, 128, causal, runs=20)
 
 
 def sparse():

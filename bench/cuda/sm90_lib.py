@@ -24,7 +24,7 @@ class Params(C.Structure):
         ("bq", C.c_int32), ("bk", C.c_int32), ("key_start", C.c_void_p), ("key_index", C.c_void_p),
         ("softcap", C.c_float), ("alibi", C.c_void_p), ("sink_logit", C.c_void_p),
         ("force", C.c_char_p),
-        ("workspace", C.c_void_p), ("sms", C.c_int32),
+        ("workspace", C.c_void_p), ("sms", C.c_int32), ("counters", C.c_void_p),
     ]
 
 

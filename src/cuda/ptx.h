@@ -140,6 +140,16 @@ __device__ __forceinline__ void wait_writes() {
   asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
+// --- kernels in a row ---------------------------------------------------------------------------
+// The blocks of the next kernel may start; in them, wait_for_previous_kernel() waits for the end of
+// this one.
+__device__ __forceinline__ void release_next_kernel() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+__device__ __forceinline__ void wait_for_previous_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // --- registers and arithmetic -------------------------------------------------------------------
 template <int kCount>
 __device__ __forceinline__ void give_registers() {

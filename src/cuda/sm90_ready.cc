@@ -154,6 +154,7 @@ class Sm90 : public Ready {
     };
     const int64_t cu_q = upload_.put(narrow(p.cu_q)), cu_k = upload_.put(narrow(p.cu_k));
     const int64_t alibi = upload_.put(b.score.alibi), sink = upload_.put(b.norm.sink);
+    counters_.put(&upload_, sm90::kCleared / 4);
     upload_.send();
     if (!p.cu_q.empty())
       params_.cu_q = upload_.at<int32_t>(cu_q), params_.cu_k = upload_.at<int32_t>(cu_k);
@@ -174,8 +175,9 @@ class Sm90 : public Ready {
     x.q.data = t.q.data, x.k.data = t.k.data, x.v.data = t.v.data, x.out.data = t.out.out.data;
     x.lse = static_cast<float*>(t.out.lse.data);
     x.workspace = workspace;
-    // The kernel's counters start at zero, whatever the caller's memory held.
-    check(cudaMemsetAsync(workspace, 0, sm90::kCleared, cudaStream_t(stream)), "clear workspace");
+    x.counters = counters_.of(upload_, workspace);
+    if (!x.counters)
+      check(cudaMemsetAsync(workspace, 0, sm90::kCleared, cudaStream_t(stream)), "clear workspace");
     sm90::forward(x, cudaStream_t(stream));
     check(cudaPeekAtLastError(), "launch the attention kernel");
   }
@@ -185,6 +187,7 @@ class Sm90 : public Ready {
   sm90::Params params_;
   Upload upload_;
   const ListThere tiles_, keys_;
+  Counters counters_;
   int64_t bytes_ = 0;
 };
 

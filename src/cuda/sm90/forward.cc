@@ -247,7 +247,9 @@ void forward(const Params& p, cudaStream_t stream) {
   if (p.right >= 0 && p.left < 0 && !listed(p) && c.works > blocks) {
     c.late = std::min(tiles / 2, static_cast<int>(std::sqrt(0.8 * blocks * tiles / pairs)));
   }
-  if (c.works > blocks) c.counter = static_cast<int32_t*>(p.workspace);
+  if (c.works > blocks) {
+    c.counter = static_cast<int32_t*>(p.counters ? p.counters : p.workspace);
+  }
   c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;
   x.launch(c, blocks, stream);
 }

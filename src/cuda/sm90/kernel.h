@@ -31,6 +31,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     ptx::fence_init();
   }
   __syncthreads();
+  ptx::release_next_kernel();
+  ptx::wait_for_previous_kernel();
   if (threadIdx.x < 128) {
     ptx::give_registers<S::kProducerRegisters>();
     if (threadIdx.x < 32) {
@@ -50,8 +52,18 @@ void launch(const Call& c, int blocks, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Storage<S>);
   check(cudaFuncSetAttribute(attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
-  attention<S><<<blocks, S::kThreads, kBytes, stream>>>(c);
-  check(cudaGetLastError(), "launch");
+  // Blocks may start before the kernel ahead has ended, and wait inside.
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(S::kThreads);
+  config.dynamicSmemBytes = kBytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, attention<S>, c), "launch");
 }
 
 }  // namespace regard::cuda::sm90

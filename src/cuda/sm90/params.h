@@ -64,6 +64,7 @@ struct Params {
   // each.
   void* workspace = nullptr;
   int32_t sms = 132;  // multiprocessors that the call may use
+  void* counters = nullptr;  // kCleared bytes, used instead of the workspace's; null: those
 };
 
 // Why no kernel here takes this call (one line: what came, what is accepted); empty: one does.

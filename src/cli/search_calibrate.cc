@@ -152,6 +152,7 @@ Choice choose(const LayerFacts& layer, const Errors& errors, double rate, size_t
         best.price += price(cheapest);
       }
       for (const size_t c : open) {  // or all alike
+        if (group == 1) break;
         double price = 0;
         for (size_t h = first; h < first + group; ++h)
           price += layer.heads[c][h].together + rate * errors[c][h];

@@ -156,6 +156,10 @@ Plan top_scored(const Ctx& ctx, const Inputs& x, const Tensor& scores, const Top
 // pattern, as one list a query: tokens of `global` (positions; those below `sink` are global as
 // well) see every key and are seen by every query. left, right: -1 is unlimited.
 IndexList global_tokens(const Problem& p, const Window& band, const std::vector<int64_t>& global);
+// The whole pattern where the band reads every `dilation`-th key on either side, and as many of
+// them.
+Plan dilated(const Ctx& ctx, const Inputs& x, const Window& band, int64_t dilation,
+             const std::vector<int64_t>& global);
 
 // All pairs but those of a plan's first branch: bits for every query of every head.
 std::shared_ptr<const BitMask> all_but(const Plan& plan);

@@ -68,7 +68,7 @@ TEST(Method, ErrorsNameWhatCameAndWhatIsAccepted) {
   EXPECT_NE(spec_error("vertical").find("nearest: vertical_slash"), std::string::npos);
   EXPECT_NE(spec_error("").find("unknown"), std::string::npos);
   EXPECT_EQ(spec_error("a_shape:locl=3"),
-            "method a_shape: no parameter 'locl'; accepted: n_init, n_local");
+            "method a_shape: no parameter 'locl'; accepted: n_init, n_local, n_last");
   EXPECT_EQ(spec_error("dense:x=1"), "method dense: no parameter 'x'; it has none");
   EXPECT_EQ(spec_error("a_shape:n_local=0"),
             "method a_shape: n_local=0; accepted: a whole number from 1 to 1e+12");

@@ -134,8 +134,7 @@ class Consumer {
   // there are none before. False: there is no next step.
   template <bool kFirst>
   __device__ __forceinline__ bool step(Accumulator& o, Scores& s, Weights& p) {
-    // A first step is there already, and its copy of the code stays short.
-    if (!kFirst && !next()) return false;
+    if (!kFirst && !next()) return false;  // a first step is there already
     if (!k_here_) ptx::wait(k_full(), k_.phase);
     if (!kFirst && !v_here_) ptx::wait(v_full(), v_.phase);
     const Part part = {m_.step[k_.slot], work_slot_, kFirst || (kStream && t_ == 0)};

@@ -63,7 +63,7 @@ struct Params {
   // first use, and a call leaves them zero again. Calls that may run at the same time need one
   // each.
   void* workspace = nullptr;
-  int32_t sms = 132;  // multiprocessors that the call may use
+  int32_t sms = 132;         // multiprocessors that the call may use
   void* counters = nullptr;  // kCleared bytes, used instead of the workspace's; null: those
 };
 

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "recipes/recipe.h"
 #include "stages/lists.h"
 
@@ -16,23 +14,10 @@ struct Params {
 
 Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
   const int64_t right = x.causal ? 0 : p.right < 0 ? p.window : p.right;
-  if (p.dilation > 1) {
-    const auto far = lists::positions(x.problem, p.tokens);
-    const auto is_global = [&](int64_t i) {
-      return (i >= 0 && i < p.global) || std::find(far.begin(), far.end(), i) != far.end();
-    };
-    return lists::by_position(ctx, x, 1, [&](int64_t, int64_t i, lists::Ranges* out) {
-      out->push_back({0, is_global(i) ? x.problem.nk : p.global});
-      for (const int64_t j : far) out->push_back({j, j + 1});
-      const int64_t steps = std::min(p.window, i / p.dilation);
-      const int64_t end =
-          std::min(x.problem.nk, i + std::min(right, x.problem.nk) * p.dilation + 1);
-      lists::every(i - steps * p.dilation, 1, p.dilation, end, out);
-    });
-  }
   const Window band{p.window, right, p.global};
-  const IndexList global =
-      lists::global_tokens(x.problem, band, lists::positions(x.problem, p.tokens));
+  const std::vector<int64_t> tokens = lists::positions(x.problem, p.tokens);
+  if (p.dilation > 1) return lists::dilated(ctx, x, band, p.dilation, tokens);
+  const IndexList global = lists::global_tokens(x.problem, band, tokens);
   return Plan::same(
       {Plan::band(x.problem, band.left, band.right, band.sink), Plan::columns(x.problem, global)});
 }

@@ -10,16 +10,21 @@
 
 namespace regard::lists {
 
+namespace {
+
+bool is_global(int64_t position, const Window& band, const std::vector<int64_t>& global) {
+  return position >= 0 &&
+         (position < band.sink || std::binary_search(global.begin(), global.end(), position));
+}
+
+}  // namespace
+
 IndexList global_tokens(const Problem& p, const Window& band, const std::vector<int64_t>& global) {
   need_one_sequence(p, "global tokens");
   Branch local;
   local.cover.kind = CoverKind::band;
   local.cover.band = band;
   const RowRanges inside = row_ranges(p, local);
-  const auto is_global = [&](int64_t position) {
-    return position >= 0 &&
-           (position < band.sink || std::binary_search(global.begin(), global.end(), position));
-  };
   IndexList out;
   out.rows = p.nq;
   out.cols = p.nk;
@@ -30,7 +35,7 @@ IndexList global_tokens(const Problem& p, const Window& band, const std::vector<
       if (j >= inside.sink[i] && (j < inside.lo[i] || j >= inside.hi[i]))
         out.index.push_back(uint32_t(j));
     };
-    if (is_global(i + p.offset)) {
+    if (is_global(i + p.offset, band, global)) {
       for (int64_t j = 0; j < p.nk; ++j) add(j);
     } else {
       for (int64_t j = 0; j < std::min(band.sink, p.nk); ++j) add(j);
@@ -40,6 +45,17 @@ IndexList global_tokens(const Problem& p, const Window& band, const std::vector<
     out.start.push_back(int64_t(out.index.size()));
   }
   return out;
+}
+
+Plan dilated(const Ctx& ctx, const Inputs& x, const Window& band, int64_t dilation,
+             const std::vector<int64_t>& global) {
+  const int64_t nk = x.problem.nk;
+  return by_position(ctx, x, 1, [&](int64_t, int64_t i, Ranges* out) {
+    out->push_back({0, is_global(i, band, global) ? nk : band.sink});
+    for (const int64_t j : global) out->push_back({j, j + 1});
+    const int64_t left = std::min(band.left, i / dilation), right = std::min(band.right, nk);
+    every(i - left * dilation, 1, dilation, std::min(nk, i + right * dilation + 1), out);
+  });
 }
 
 std::vector<int64_t> positions(const Problem& p, const Tensor& tokens) {

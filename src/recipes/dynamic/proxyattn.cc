@@ -53,7 +53,8 @@ REGARD_DEFINE_RECIPE(proxyattn) {
       },
       plan,
       {param("gamma", &Params::gamma, 0, 2, "share of the last queries' attention to cover"),
-       param("groups", &Params::groups, 1, 1e6, "averaged heads; divides the query heads"),
+       param("groups", &Params::groups, 1, 1e6,
+             "averaged heads; divides the query heads (more than there are: one a head)"),
        param("stride", &Params::stride, 1, 1024, "tokens from one sampled token to the next"),
        param("block", &Params::block, 8, 1024, "tokens a block; a multiple of stride")});
   return r;

@@ -21,7 +21,8 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                                        : features::random(x.problem, p.features, p.seed);
   if (p.support == "hash") {
     const Plan near = order::smyrf(ctx, x, {p.n_hashes, p.cluster, p.seed, p.hashes});
-    return Plan::same({Plan::all(x.problem).mask(lists::all_but(near)).weight(low_rank), near});
+    // In this order, since a plan's density is counted against the rule of its first branch.
+    return Plan::same({near, Plan::all(x.problem).mask(lists::all_but(near)).weight(low_rank)});
   }
   const int64_t left = p.window / 2, right = (p.window + 1) / 2 - 1;
   Plan all = lists::by_position(ctx, x, 1, [&](int64_t, int64_t position, lists::Ranges* out) {

@@ -11,8 +11,7 @@ struct Params {
   int64_t features = 0;
   int64_t seed = 0;
   std::string support = "window";
-  int64_t n_hashes = 4;
-  int64_t cluster = 64;
+  int64_t n_hashes = 4, cluster = 64;
   Tensor directions, hashes;
 };
 
@@ -21,12 +20,12 @@ Plan plan(const Ctx& ctx, const Inputs& x, const Params& p) {
                                        : features::random(x.problem, p.features, p.seed);
   if (p.support == "hash") {
     const Plan near = order::smyrf(ctx, x, {p.n_hashes, p.cluster, p.seed, p.hashes});
-    // In this order, since a plan's density is counted against the rule of its first branch.
+    // `near` first: density counts against its rule.
     return Plan::same({near, Plan::all(x.problem).mask(lists::all_but(near)).weight(low_rank)});
   }
   const int64_t left = p.window / 2, right = (p.window + 1) / 2 - 1;
-  Plan all = lists::by_position(ctx, x, 1, [&](int64_t, int64_t position, lists::Ranges* out) {
-    *out = {{0, position - left}, {position + right + 1, x.problem.nk}};
+  Plan all = lists::by_position(ctx, x, 1, [&](int64_t, int64_t i, lists::Ranges* out) {
+    *out = {{0, i - left}, {i + right + 1, x.problem.nk}};
   });
   all.weight(low_rank);
   all.branches.push_back(Plan::band(x.problem, left, right).branches[0]);

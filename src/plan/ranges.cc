@@ -28,9 +28,14 @@ class Seats {
 
 }  // namespace
 
+// Given keys whose tokens all lie below n.
+static int64_t complete(const Source& s, int64_t n) {
+  return n < s.block ? 0 : (n - s.block) / s.stride + 1;
+}
+
 int64_t source_keys(const Problem& p, const Branch& b) {
   const Source& s = b.source;
-  if (s.kind == SourceKind::given) return p.nk <= s.block ? 1 : (p.nk - s.block) / s.stride + 1;
+  if (s.kind == SourceKind::given) return std::max<int64_t>(1, complete(s, p.nk));
   return s.kind == SourceKind::raw ? p.nk : (p.nk + s.block - 1) / s.block;
 }
 
@@ -61,11 +66,8 @@ RowRanges row_ranges(const Problem& p, const Branch& b) {
       sink = std::min(complete(sink), lo);
     }
     if (b.source.kind == SourceKind::given) {
-      const auto complete = [&](int64_t n) {
-        return n < b.source.block ? 0 : (n - b.source.block) / b.source.stride + 1;
-      };
-      hi = complete(hi), lo = complete(lo);
-      sink = std::min(complete(sink), lo);
+      hi = complete(b.source, hi), lo = complete(b.source, lo);
+      sink = std::min(complete(b.source, sink), lo);
     }
     hi = std::max<int64_t>(hi, 0);
     out.lo[i] = int32_t(std::min(lo, hi));

@@ -15,6 +15,14 @@
 namespace regard {
 namespace {
 
+// Head n of the first batch item, by itself.
+View head(const Tensor& t, int64_t n) {
+  View view = t.view;
+  view.data = view.at(0, n, 0);
+  view.size[1] = 1;
+  return view;
+}
+
 using test::Rng;
 
 Plan random_part(Rng& g, const Problem& p) {
@@ -168,12 +176,6 @@ TEST(Profile, AttentionIsThatOfEachHeadsMethod) {
   const Tensor got = run(make_plan(profile, 3, x, {2, nullptr}), x);
   for (int64_t h = 0; h < 6; ++h) {
     Inputs one = x;
-    const auto head = [](const Tensor& t, int64_t n) {
-      View view = t.view;
-      view.data = view.at(0, n, 0);
-      view.size[1] = 1;
-      return view;
-    };
     one.q = head(q, h), one.k = head(k, h / 2), one.v = head(v, h / 2);
     one.problem.heads = one.problem.kv_heads = 1;
     const Tensor want =
@@ -204,12 +206,6 @@ TEST(Profile, ANumberTakenHeadByHeadPlansThemTogether) {
   const IndexList& got = *together.branches[0].cover.list;
   for (int64_t h = 0; h < 6; ++h) {
     Inputs one = x;
-    const auto head = [](const Tensor& t, int64_t n) {
-      View view = t.view;
-      view.data = view.at(0, n, 0);
-      view.size[1] = 1;
-      return view;
-    };
     one.q = head(q, h), one.k = one.v = head(k, h / 3);
     one.problem.heads = one.problem.kv_heads = 1;
     const Method& method = profile.methods[size_t(profile.layers.at(0)[size_t(h)])];

@@ -46,27 +46,54 @@ void round_int8(std::vector<float>* x, int64_t d) {
     }
 }
 
-// One head's keys and values in f32, means over a block where the source is pooled; rounded as the
-// branch's numeric asks. A cache of 8-bit (or fewer) levels needs no rounding to such.
+// phi(x), plainly.
+std::vector<float> features(const Problem& p, const Weight& weight, const float* x) {
+  std::vector<float> out, direction(static_cast<size_t>(p.dk));
+  float sum = 0, squares = 0;
+  for (int64_t c = 0; c < p.dk; ++c) sum += std::exp(x[c]), squares += x[c] * x[c];
+  for (int64_t c = 0; c < p.dk && weight.kind != WeightKind::random; ++c) {
+    const float e = x[c], elu = e > 0 ? e + 1 : std::exp(e);
+    out.push_back(weight.kind == WeightKind::softmax ? std::exp(e) / sum
+                  : weight.kind == WeightKind::elu   ? elu
+                                                     : std::max(e, 0.0f));
+  }
+  const View& w = weight.directions.view;
+  for (int64_t r = 0; w && r < w.size[2]; ++r) {
+    float dot = 0;
+    read_row(w, 0, 0, r, direction.data());
+    for (int64_t c = 0; c < p.dk; ++c) dot += direction[size_t(c)] * x[c];
+    out.push_back(std::exp(std::sqrt(p.scale) * dot - p.scale * squares / 2) /
+                  std::sqrt(float(w.size[2])));
+  }
+  return out;
+}
+
+// One head's keys and values in f32, means over a block where the source is pooled, values mapped
+// where it says so; rounded as the branch's numeric asks. A cache of 8-bit (or fewer) levels needs
+// no rounding to such.
 struct Keys {
   int64_t n = 0, dk = 0, dv = 0;
   std::vector<float> k, v, weight;
+  std::vector<std::vector<float>> phi;  // where weights are of features
   DType operands;
 
-  Keys(const Plan& plan, const View& kv, const View& vv, int64_t b, int64_t h, DType type)
+  Keys(const Problem& p, const Branch& br, const View& kv, const View& vv, int64_t b, int64_t h,
+       DType type)
       : operands(type) {
-    const Problem& p = plan.problem;
-    const Source& source = plan.branches[0].source;
+    const Source& source = br.source;
     const bool given = source.kind == SourceKind::given;
-    const int64_t block = block_of(plan.branches[0]);
-    n = source_keys(p, plan.branches[0]), dk = p.dk, dv = p.dv;
+    const int64_t block = block_of(br);
+    n = source_keys(p, br), dk = p.dk, dv = p.dv;
     pool(given ? source.keys.view : kv, b, h, given ? n : p.nk, block, dk, &k);
     pool(given ? source.values.view : vv, b, h, given ? n : p.nk, block, dv, &v);
     for (int64_t j = 0; j < n; ++j) {
       const float tokens = float(std::min(block, p.nk - j * block));
       weight.push_back(block == 1 ? 0 : std::log(tokens));
     }
-    const std::string& numeric = plan.branches[0].numeric;
+    map_values(source.value_map.view, h);
+    for (int64_t j = 0; br.weight.kind != WeightKind::exponential && j < n; ++j)
+      phi.push_back(features(p, br.weight, &k[size_t(j * dk)]));
+    const std::string& numeric = br.numeric;
     const bool levels = info(kv.dtype).block > 1 && block == 1;
     if (numeric == "bf16") round_bf16(&k);
     if (numeric == "int8" && !levels) round_int8(&k, dk);
@@ -74,6 +101,20 @@ struct Keys {
   }
 
  private:
+  void map_values(const View& map, int64_t h) {
+    if (!map) return;
+    std::vector<float> rows(size_t((dv + 1) * dv)), x;
+    for (int64_t r = 0; r <= dv; ++r)
+      read_row(map, 0, map.size[1] == 1 ? 0 : h, r, &rows[size_t(r * dv)]);
+    for (int64_t j = 0; j < n; ++j) {
+      x.assign(&rows[size_t(dv * dv)], &rows[0] + (dv + 1) * dv);
+      for (int64_t r = 0; r < dv; ++r)
+        for (int64_t c = 0; c < dv; ++c)
+          x[size_t(c)] += v[size_t(j * dv + r)] * rows[size_t(r * dv + c)];
+      for (int64_t c = 0; c < dv; ++c) v[size_t(j * dv + c)] = rounded(x[size_t(c)], operands);
+    }
+  }
+
   void pool(const View& x, int64_t b, int64_t h, int64_t tokens, int64_t block, int64_t d,
             std::vector<float>* to) {
     std::vector<float> row(size_t(d) + 32);
@@ -107,9 +148,7 @@ struct At {
   int64_t b, h, i;
 };
 
-float logit(const Plan& plan, const Keys& keys, const float* q, At at, int64_t j) {
-  const Problem& p = plan.problem;
-  const Score& s = plan.branches[0].score;
+float logit(const Problem& p, const Score& s, const Keys& keys, const float* q, At at, int64_t j) {
   float x = 0;
   for (int64_t c = 0; c < p.dk; ++c) x += q[c] * keys.k[size_t(j * p.dk + c)];
   x *= p.scale;
@@ -130,18 +169,36 @@ struct Row {
   double largest = 0;  // |weight * value|, over keys and channels
 };
 
-Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float* q, At at) {
-  const bool rounds = plan.branches[0].numeric != "f32";
-  const Norm& norm = plan.branches[0].norm;
+// Blocks of 64 keys far below the greatest logit so far, as Branch::value_skip has it.
+std::vector<bool> skipped(const std::vector<float>& s, float skip) {
+  std::vector<bool> out(s.size());
+  float so_far = -kInf;
+  for (size_t first = 0; skip > 0 && first < s.size(); first += 64) {
+    const size_t last = std::min(first + 64, s.size());
+    const float top = *std::max_element(s.begin() + int64_t(first), s.begin() + int64_t(last));
+    for (size_t j = first; j < last; ++j) out[j] = top < so_far - skip;
+    so_far = std::max(so_far, top);
+  }
+  return out;
+}
+
+Row naive(const Problem& p, const Branch& br, const Norm& norm, const Keys& keys,
+          const BitMask& pairs, const float* q, At at) {
+  const bool rounds = br.numeric != "f32";
+  const std::vector<float> phi =
+      keys.phi.empty() ? std::vector<float>() : features(p, br.weight, q);
   const bool sigmoid = norm.kind == NormKind::sigmoid, sink = norm.kind == NormKind::softmax_sink;
   std::vector<float> s(size_t(keys.n), -kInf);
   float max = sink ? norm.sink[size_t(at.h)] : -kInf;
   for (int64_t j = 0; j < keys.n; ++j) {
     if (!pairs.get(at.b, at.h, at.i, j)) continue;
-    s[size_t(j)] = logit(plan, keys, q, at, j);
+    float product = 0;
+    for (size_t r = 0; r < phi.size(); ++r) product += phi[r] * keys.phi[size_t(j)][r];
+    s[size_t(j)] = phi.empty() ? logit(p, br.score, keys, q, at, j) : std::log(product);
     max = std::max(max, s[size_t(j)]);
   }
   float sum = sink && max > -kInf ? std::exp(norm.sink[size_t(at.h)] - max) : 0;
+  const std::vector<bool> skip = skipped(s, br.value_skip);
   Row r;
   r.out.assign(size_t(keys.dv), 0);
   for (int64_t j = 0; j < keys.n; ++j) {
@@ -150,6 +207,7 @@ Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float*
     float w = sigmoid ? 1 / (1 + std::exp(-(x + norm.shift))) : std::exp(x - max);
     if (rounds) w = bf16_to_f32(f32_to_bf16(w));
     sum += w;
+    if (skip[size_t(j)]) continue;
     const float operand = rounded(w, keys.operands);
     for (int64_t c = 0; c < keys.dv; ++c) {
       const float term = operand * keys.v[size_t(j * keys.dv + c)];
@@ -163,6 +221,34 @@ Row naive(const Plan& plan, const Keys& keys, const BitMask& pairs, const float*
   for (float& x : r.out) x /= sum;
   r.largest /= sum;
   return r;
+}
+
+// The branches of one row, put together. Under one softmax they come without its sink.
+Row combined(const Plan& plan, const std::vector<Row>& rows, At at) {
+  if (plan.combine == Combine::only) return rows[0];
+  const Norm& norm = plan.branches[0].norm;
+  const bool gated = plan.combine == Combine::gated, sigmoid = norm.kind == NormKind::sigmoid;
+  const bool sink = !gated && norm.kind == NormKind::softmax_sink;
+  float max = sink ? norm.sink[size_t(at.h)] : -kInf;
+  for (const Row& r : rows) max = std::max(max, r.lse);
+  float sum = sink && max > -kInf ? std::exp(norm.sink[size_t(at.h)] - max) : 0;
+  Row all;
+  all.out.assign(rows[0].out.size(), 0);
+  for (size_t n = 0; n < rows.size(); ++n) {
+    const float weight = rows[n].lse == -kInf ? 0 : std::exp(rows[n].lse - max);
+    const float factor = gated     ? element(plan.gate.view, at.b, at.h, at.i, int64_t(n))
+                         : sigmoid ? 1
+                                   : weight;
+    sum += weight;
+    for (size_t c = 0; c < all.out.size(); ++c) all.out[c] += factor * rows[n].out[c];
+    all.largest = std::max(all.largest, std::abs(double(factor)) * rows[n].largest);
+  }
+  if (sum == 0) return all;
+  all.lse = max + std::log(sum);
+  if (gated || sigmoid) return all;
+  for (float& x : all.out) x /= sum;
+  all.largest /= sum;
+  return all;
 }
 
 // What the naive implementation gets wrong, and the scale of every row.
@@ -179,19 +265,32 @@ void raise(double* worst, double error) {
 Yardstick measure(const Plan& plan, const View& q, const View& k, const View& v, const Out& want,
                   int threads, DType operands) {
   const Problem& p = plan.problem;
-  const BitMask pairs = expand(plan, 0);
+  std::vector<BitMask> pairs;
+  std::vector<Norm> norms;
+  for (size_t n = 0; n < plan.branches.size(); ++n) {
+    pairs.push_back(expand(plan, int(n)));
+    norms.push_back(plan.branches[n].norm);
+    if (plan.combine == Combine::same && norms[n].kind == NormKind::softmax_sink) norms[n] = {};
+  }
   Yardstick y;
   y.largest.resize(size_t(p.batch * p.heads * p.nq));
   for (int64_t bh = 0; bh < p.batch * p.heads; ++bh) {
     const int64_t b = bh / p.heads, h = bh % p.heads;
-    const Keys keys(plan, k, v, b, h / p.group(), operands);
+    std::vector<Keys> keys;
+    for (const Branch& br : plan.branches)
+      keys.emplace_back(p, br, k, v, b, h / p.group(), operands);
     std::vector<Row> rows(size_t(p.nq));
     parallel_for(p.nq, threads, [&](int64_t i, int) {
-      std::vector<float> query(size_t(p.dk));
-      read_row(q, b, h, i, query.data());
-      if (plan.branches[0].numeric == "bf16") round_bf16(&query);
-      if (plan.branches[0].numeric == "int8") round_int8(&query, p.dk);
-      rows[size_t(i)] = naive(plan, keys, pairs, query.data(), {b, h, i});
+      std::vector<Row> branches;
+      for (size_t n = 0; n < plan.branches.size(); ++n) {
+        const Branch& br = plan.branches[n];
+        std::vector<float> query(size_t(p.dk));
+        read_row(q, b, h, i, query.data());
+        if (br.numeric == "bf16") round_bf16(&query);
+        if (br.numeric == "int8") round_int8(&query, p.dk);
+        branches.push_back(naive(p, br, norms[n], keys[n], pairs[n], query.data(), {b, h, i}));
+      }
+      rows[size_t(i)] = combined(plan, branches, {b, h, i});
     });
     std::vector<double> exact(size_t(p.dv));
     for (int64_t i = 0; i < p.nq; ++i) {

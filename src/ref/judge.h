@@ -16,13 +16,13 @@ struct Verdict {
   bool passed() const { return failure.empty(); }
 };
 
-// `plan` has one branch. An output element may be off by twice the largest error of the naive
+// An output element may be off by twice the largest error of the naive
 // implementation, plus 4 ulps (numerics bf16 and int8: half an ulp of bf16) of its row's largest
 // term weight * value, plus half an ulp of the output's own type. NaN and infinities must be where
 // the reference has them.
 //
 // `operands` is the type of what a GPU's kernel multiplies: the naive implementation rounds weights
-// (relative to the row's largest) and pooled keys and values to it, and adds in f32.
+// (relative to the row's largest), pooled, mapped and given keys and values to it, and adds in f32.
 Verdict judge(const Plan& plan, const View& q, const View& k, const View& v, const Out& got,
               int threads, DType operands = DType::f32);
 

@@ -8,6 +8,15 @@ namespace regard::cuda::sm80 {
 constexpr float kInf = __builtin_huge_valf();
 constexpr float kLn2 = 0.6931471805599453f;
 
+// The query of an item's row.
+template <class S>
+__device__ inline int query_of(const Params& p, const Item& item, int row) {
+  const int place = item.i0 + row / item.heads;
+  if (S::kLean || !p.query_order) return place;
+  return int(
+      p.query_order[item.b * p.query_batch + (item.h0 + row % item.heads) * p.query_head + place]);
+}
+
 // A row's maximum (in units of log2 e) and the sum of its weights beneath it.
 struct RowHead {
   float max = -kInf, sum = 0;

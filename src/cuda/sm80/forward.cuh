@@ -72,6 +72,7 @@ struct Block {
   __device__ __forceinline__ int rows() const { return item.queries * item.heads; }
   __device__ __forceinline__ int own_row(int half) const { return wm * 16 + lane / 4 + 8 * half; }
   __device__ __forceinline__ int head(int row) const { return item.h0 + row % item.heads; }
+  __device__ __forceinline__ int query(int row) const { return query_of<S>(p, item, row); }
   __device__ __forceinline__ T* keys_of(int tile) const {
     return ring + tile % S::kStages * S::kStageElements;
   }
@@ -86,18 +87,18 @@ struct Block {
       const bool valid = r < rows() && chunk * 8 < p.dk;
       const char* from = p.q.data;
       if (valid)
-        from += item.b * p.q.batch + head(r) * p.q.head +
-                int64_t(item.i0 + r / item.heads) * p.q.token + chunk * 16;
+        from +=
+            item.b * p.q.batch + head(r) * p.q.head + int64_t(query(r)) * p.q.token + chunk * 16;
       copy16(shared_address(q) + swizzled<S::kDk>(r, chunk), from, valid);
     }
   }
 
   __device__ __forceinline__ void load_row_info() {
     for (int r = thread; r < S::kRows; r += S::kThreads) {
-      const int i = item.i0 + r / item.heads;
+      const int i = query(min(r, rows() - 1));
       // Rows past the end allow everything, so that they never ask for a mask.
-      row_info[r] = r < rows() ? make_int4(p.lo[i], p.hi[i], p.sink[i], i)
-                               : make_int4(0, 0x7fffffff, 0, item.i0);
+      row_info[r] =
+          r < rows() ? make_int4(p.lo[i], p.hi[i], p.sink[i], i) : make_int4(0, 0x7fffffff, 0, i);
     }
   }
 
@@ -457,7 +458,7 @@ struct Block {
       if (heads) *reinterpret_cast<float2*>(p.part_head + 2 * slot) = make_float2(h.max, h.sum);
       return {reinterpret_cast<char*>(p.part_acc + slot * p.dv), Type::f32, 1};
     }
-    const int i = item.i0 + row / item.heads, n = head(row);
+    const int i = query(row), n = head(row);
     const float factor = finish_factor(h, p.sigmoid, p.sink_logit ? p.sink_logit + n : nullptr);
     if (heads && p.lse.data)
       *reinterpret_cast<float*>(p.lse.data + item.b * p.lse.batch + n * p.lse.head +

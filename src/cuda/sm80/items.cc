@@ -8,8 +8,22 @@ namespace {
 bool listed(const Branch& b) { return bool(b.cover.list); }
 
 int64_t heads_together(const Problem& p, const Branch& b) {
-  const bool own_lists = listed(b) && b.cover.list->heads == p.heads && p.heads != p.kv_heads;
+  const Permutation* keys = b.order.keys.get();
+  const bool own_lists = listed(b) && p.heads != p.kv_heads &&
+                         (b.cover.list->heads == p.heads || (keys && keys->heads == p.heads));
   return own_lists ? 1 : p.group();
+}
+
+// Calls f(first row, past the last, list) for runs of tile rows that read one list.
+template <class F>
+void each_run(const IndexList& l, int64_t b, int64_t h, int64_t heads, const F& f) {
+  for (int64_t r = 0, end = 0; r < l.rows; r = end) {
+    const int64_t id = l.row_id(b, h, r, heads);
+    do {
+      ++end;
+    } while (end < l.rows && l.row_id(b, h, end, heads) == id);
+    f(r, end, id);
+  }
 }
 
 struct RowTile {
@@ -33,9 +47,9 @@ class Cutter {
           continue;
         }
         const IndexList& l = *b_.cover.list;
-        for (int64_t r = 0; r < l.rows; ++r)
-          add(b, h, heads, r * l.bq, std::min<int64_t>(p_.nq, (r + 1) * l.bq),
-              l.row_id(b, h, r, p_.heads));
+        each_run(l, b, h, p_.heads, [&](int64_t r, int64_t end, int64_t id) {
+          add(b, h, heads, r * l.bq, std::min<int64_t>(p_.nq, end * l.bq), id);
+        });
       }
     return std::move(out_);
   }
@@ -117,8 +131,15 @@ int64_t tiles_a_piece(const std::vector<RowTile>& tiles, int tile_keys, int64_t 
 }  // namespace
 
 int64_t rows_together(const Problem& p, const Branch& b) {
-  const int64_t queries = listed(b) ? std::min<int64_t>(b.cover.list->bq, p.nq) : p.nq;
-  return heads_together(p, b) * queries;
+  const int64_t heads = heads_together(p, b);
+  if (!listed(b)) return heads * p.nq;
+  const IndexList& shape = b.cover.list.shape();
+  if (shape.list_of.empty()) return heads * std::min<int64_t>(shape.bq, p.nq);
+  int64_t runs = 0;
+  for (int64_t n = 0; n < p.batch; ++n)
+    for (int64_t h = 0; h < p.heads; h += heads)
+      each_run(shape, n, h, p.heads, [&](int64_t, int64_t, int64_t) { ++runs; });
+  return heads * (p.batch * (p.heads / heads) * p.nq / runs);
 }
 
 Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys,
@@ -141,7 +162,9 @@ Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int
     out.split += n > 1;
     out.most = std::max(out.most, int(n));
     for (int64_t r = 0; partials && r < t.rows(); ++r) {
-      const int64_t h = t.item.h0 + r % t.item.heads, i = t.item.i0 + r / t.item.heads;
+      const int64_t h = t.item.h0 + r % t.item.heads, place = t.item.i0 + r / t.item.heads;
+      const Permutation* o = listed(b) ? b.order.queries.get() : nullptr;
+      const int64_t i = o ? o->row(t.item.b, h, p.heads)[place] : place;
       out.rows[size_t((t.item.b * p.heads + h) * p.nq + i)] = {first + r, int32_t(n),
                                                                int32_t(t.rows())};
     }

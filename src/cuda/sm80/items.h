@@ -15,8 +15,8 @@ struct Items {
   int most = 1;                // Partials of one row
 };
 
-// The most rows that share one pass over keys: all heads of a KV head wherever they read the same
-// list.
+// How many rows share one pass over keys: all heads of a KV head wherever they read the same list,
+// and neighbours that share a list; of such runs, the mean.
 int64_t rows_together(const Problem& p, const Branch& b);
 
 // `tile_rows` and `tile_keys` are the kernel's; `capacity` its blocks that run at once. With

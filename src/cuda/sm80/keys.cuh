@@ -56,7 +56,10 @@ class KeyTiles {
       const uint32_t at = uint32_t(tile) * S::kKeys + j;
       const uint32_t entry = p_.bk == 1 ? at : at / uint32_t(p_.bk);
       const uint32_t column = p_.index[item_.entries + entry];
-      const int row = int((column & 0x7fffffff) * p_.bk + (at - entry * p_.bk));
+      int row = int((column & 0x7fffffff) * p_.bk + (at - entry * p_.bk));
+      if (!S::kLean && p_.key_order)
+        row =
+            int(p_.key_order[item_.b * p_.key_batch + item_.h0 / p_.key_heads * p_.key_head + row]);
       x.x = row | int(column & 0x80000000), x.z = row;
     } else {
       x.x = x.z = first(tile) + j;
@@ -149,7 +152,7 @@ class KeyTiles {
   // Whether the caller's keys lie behind one another.
   __device__ __forceinline__ bool consecutive(const int4* ids) const {
     if (!gathered()) return true;
-    return index() && p_.bk % kCount == 0 &&
+    return index() && p_.bk % kCount == 0 && (S::kLean || !p_.key_order) &&
            (!p_.pages || (ids->x & p_.page_mask) + kCount - 1 <= p_.page_mask);
   }
   __device__ __forceinline__ int ask_page(int first_tile) const {

@@ -19,7 +19,7 @@ struct Rows {
 // One block's work: some query rows over some key tiles.
 struct Item {
   int32_t b, h0, heads;  // query heads [h0, h0 + heads), one KV head
-  int32_t i0, queries;   // row r is query i0 + r / heads, head h0 + r % heads
+  int32_t i0, queries;   // row r is query (place) i0 + r / heads, head h0 + r % heads
   int32_t begin, end;    // key tiles
   int32_t lo, hi, sink;  // ranges: tiles of [0, sink), then tiles of [lo, hi)
   int32_t sink_tiles;    // how many the first are
@@ -45,6 +45,11 @@ struct Params {
   const int32_t *lo = nullptr, *hi = nullptr, *sink = nullptr;  // [nq], as RowRanges
   const uint32_t* index = nullptr;                              // lists; null: ranges
   int32_t bk = 1;                                               // keys an entry
+  // Orders: who stands at the places that items and lists count; null: a place is its token.
+  // Strides in tokens; `key_heads` query heads share a row of the keys' order.
+  const uint32_t *query_order = nullptr, *key_order = nullptr;
+  int64_t query_batch = 0, query_head = 0, key_batch = 0, key_head = 0;
+  int32_t key_heads = 1;
 
   // Scores in units of log2 e: x = plain ? q.k : factor * q.k (capped) + the additive terms; a
   // weight is 2^(c x - c max), c = 1 unless plain.
@@ -74,6 +79,8 @@ struct Params {
   uint32_t* done = nullptr;
 };
 
+constexpr int kBranches = 16;  // of a plan, at most
+
 // The one merge: every query row's Partials, branch by branch.
 struct RowSlots {
   int64_t first;        // slot of the first Partial
@@ -81,12 +88,12 @@ struct RowSlots {
 };
 struct MergeParams {
   int32_t branches = 1, heads = 1, nq = 0, dv = 0;
-  int64_t rows = 0;               // B * heads * nq
-  const RowSlots* slots[4] = {};  // [rows] a branch
-  const float* acc[4] = {};
-  const float* head[4] = {};
-  const float* sink_logit[4] = {};
-  bool sigmoid[4] = {};
+  int64_t rows = 0;                       // B * heads * nq
+  const RowSlots* slots[kBranches] = {};  // [rows] a branch
+  const float* acc[kBranches] = {};
+  const float* head[kBranches] = {};
+  const float* sink_logit[kBranches] = {};
+  bool sigmoid[kBranches] = {};
   Rows gate;  // data null: one softmax
   Rows out, lse;
   Type out_type = Type::f32;

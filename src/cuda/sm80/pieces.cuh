@@ -60,7 +60,7 @@ __device__ __forceinline__ void merge_pieces(const Params& p, const Item& item) 
     }
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) all.sum += __shfl_xor_sync(~0u, all.sum, d);
-    const int i = item.i0 + row / item.heads, h = item.h0 + row % item.heads;
+    const int i = query_of<S>(p, item, row), h = item.h0 + row % item.heads;
     const float factor = finish_factor(all, p.sigmoid, p.sink_logit ? p.sink_logit + h : nullptr);
     char* const out = p.out.data + item.b * p.out.batch + h * p.out.head + i * p.out.token;
 #pragma unroll

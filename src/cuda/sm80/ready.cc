@@ -45,7 +45,7 @@ Kind kind_of(const Problem& p, const Branch& b) {
   const Score& s = b.score;
   const bool plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && p.scale > 0;
   if (!plain || b.source.kind != SourceKind::raw || b.norm.kind == NormKind::sigmoid ||
-      b.rule.mask || p.nq * p.group() > 16)
+      b.rule.mask || b.order || p.nq * p.group() > 16)
     return Kind::any;
   return b.cover.list ? Kind::lists : Kind::ranges;
 }
@@ -96,7 +96,8 @@ struct BranchWork {
 
   // Offsets into the upload.
   int64_t items_at = -1, lo = -1, hi = -1, sink = -1, index = -1, alibi = -1, position = -1,
-          bias_scale = -1, mask = -1, sink_logit = -1, rows_at = -1;
+          bias_scale = -1, mask = -1, sink_logit = -1, rows_at = -1, query_order = -1,
+          key_order = -1;
   Extra bias, key_bias;
 };
 
@@ -205,6 +206,7 @@ class Sm80 : public Ready {
     if (br.cover.list) {
       w.index = upload_.put(br.cover.list->index);
       p.bk = br.cover.list->bk;
+      add_order(&w, br.order);
     }
     if (t.pages) {
       p.page_shift = std::countr_zero(uint64_t(t.k.size[2]));
@@ -218,6 +220,20 @@ class Sm80 : public Ready {
       p.mask_row = m->words_per_row();
       p.mask_head = m->heads == 1 ? 0 : m->nq * p.mask_row;
       p.mask_batch = m->batch == 1 ? 0 : m->heads * m->nq * p.mask_row;
+    }
+  }
+
+  // Places are of lists: dense rows and ranges mean tokens.
+  void add_order(BranchWork* w, const Order& order) {
+    Params& p = w->params;
+    if (const Permutation* o = order.queries.get()) {
+      w->query_order = upload_.put(o->token);
+      p.query_batch = o->batch == 1 ? 0 : o->heads * o->n, p.query_head = o->heads == 1 ? 0 : o->n;
+    }
+    if (const Permutation* o = order.keys.get()) {
+      w->key_order = upload_.put(o->token);
+      p.key_batch = o->batch == 1 ? 0 : o->heads * o->n, p.key_head = o->n;
+      p.key_heads = int32_t(p_.heads / o->heads);
     }
   }
 
@@ -281,6 +297,7 @@ class Sm80 : public Ready {
     to(&p.items, w->items_at), to(&p.lo, w->lo), to(&p.hi, w->hi), to(&p.sink, w->sink);
     to(&p.index, w->index), to(&p.alibi, w->alibi), to(&p.position, w->position);
     to(&p.bias_scale, w->bias_scale), to(&p.mask, w->mask), to(&p.sink_logit, w->sink_logit);
+    to(&p.query_order, w->query_order), to(&p.key_order, w->key_order);
     p.bias = w->bias.get(upload_), p.bias_key = w->bias.last;
     p.key_bias = w->key_bias.get(upload_), p.key_bias.token = w->key_bias.last;
   }
@@ -343,12 +360,15 @@ static bool far_apart(const View& x, bool pages) {
 
 std::string sm80_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
-  if (std::string why = plan_refusal(plan); !why.empty()) return why;
   const Problem& p = plan.problem;
   if (p.dk % 8 != 0 || p.dv % 8 != 0 ||
       !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1, Kind::any, nullptr))
     return fmt::format("head sizes {}:{}; accepted: multiples of 8 up to 576:512", p.dk, p.dv);
   for (const Branch& b : plan.branches) {
+    if (b.weight.kind != WeightKind::exponential) return "weights of features (linear attention)";
+    if (b.source.value_map) return "mapped values";
+    if (b.source.kind == SourceKind::given) return "keys of the method's own";
+    if (b.value_skip > 0) return "skipped values";
     if ((t.pages || b.cover.list) &&
         (far_apart(t.k, bool(t.pages)) || far_apart(t.v, bool(t.pages))))
       return "lists or pages of keys over more than 64 GiB";

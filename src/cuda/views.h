@@ -9,7 +9,7 @@ namespace regard::cuda {
 
 // Device, types, strides and pages that no kernel takes; empty: fine.
 std::string views_refusal(const Tensors& t);
-// What no kernel here reads yet: permuted axes, tile rows that share a list.
+// What the baseline alone reads: permuted axes, shared lists, sources and weights of other kinds.
 std::string plan_refusal(const Plan& plan);
 
 }  // namespace regard::cuda

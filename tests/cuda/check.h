@@ -41,4 +41,87 @@ struct DeviceRun {
   Tensor lse() const { return cuda::to_host(t.out.lse); }
 };
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct Kind {
+  const char* impl;
+  DType type;
+};
+inline void PrintTo(const Kind& k, std::ostream* out) {
+  *out << k.impl << " " << info(k.type).name;
+}
+
+inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
+                       int64_t batch = 1) {
+  Problem p;
+  p.batch = batch, p.heads = heads, p.kv_heads = kv;
+  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
+  p.scale = 1 / std::sqrt(float(dk));
+  p.offset = nk - nq;
+  return p;
+}
+
+struct Inputs3 {
+  Tensor q, k, v;
+  Inputs3(Rng& g, const Problem& p, DType t)
+      : q(random_tensor(g, {p.batch, p.heads, p.nq, p.dk}, t)),
+        k(random_tensor(g, {p.batch, p.kv_heads, p.nk, p.dk}, t)),
+        v(random_tensor(g, {p.batch, p.kv_heads, p.nk, p.dv}, t)) {}
+};
+
+class Cuda : public testing::TestWithParam<Kind> {
+ protected:
+  void SetUp() override {
+    if (std::string why = cuda::absence(); !why.empty()) GTEST_SKIP() << why;
+  }
+  void TearDown() override {
+    if (!HasFailure() && runs_ == 0 && !IsSkipped()) GTEST_SKIP() << "every plan refused: " << why_;
+  }
+
+  DType type() const { return GetParam().type; }
+  RunOptions options() const {
+    RunOptions o;
+    o.impl = GetParam().impl;
+    return o;
+  }
+  Inputs3 inputs(const Problem& p) { return Inputs3(g, p, type()); }
+
+  // False where the implementation refuses the plan.
+  bool takes(const Plan& plan, const regard::Tensors& t) {
+    for (const Choice& c : explain(plan, t, options())) {
+      if (c.name != GetParam().impl) continue;
+      runs_ += c.refusal.empty();
+      if (!c.refusal.empty()) why_ = c.refusal;
+      return c.refusal.empty();
+    }
+    return false;
+  }
+
+  void check(const Plan& plan, const Inputs3& x, DType out = DType::f32) {
+    const DeviceRun d(plan, x.q, x.k, x.v, out);
+    if (!takes(plan, d.t)) return;
+    attend(plan, d.t, options());
+    judge(plan, x, d.out(), d.lse());
+  }
+  void check(const Plan& plan) { check(plan, inputs(plan.problem)); }
+
+  void judge(const Plan& plan, const Inputs3& x, const Tensor& out, const Tensor& lse) {
+    Out got;
+    got.out = out.view, got.lse = lse.view;
+    const ref::Verdict v =
+        ref::judge(plan, x.q.view, x.k.view, x.v.view, got, hardware_threads(), type());
+    EXPECT_TRUE(v.passed()) << plan.problem.str() << ": " << v.failure;
+  }
+
+  Rng g{7};
+  int runs_ = 0;
+  std::string why_;
+};
+
+const auto kEach = testing::Values(Kind{"cuda_sm90", DType::bf16}, Kind{"cuda_sm90", DType::f16},
+                                   Kind{"cuda_sm80", DType::bf16}, Kind{"cuda_sm80", DType::f16});
+inline std::string by_name(const testing::TestParamInfo<Kind>& i) {
+  return std::string(i.param.impl) + "_" + info(i.param.type).name;
+}
+
 }  // namespace regard::test

@@ -19,7 +19,9 @@ struct Shape {
   static constexpr int kDk = kDk_, kDv = kDv_, kWm = kWm_, kWn = kWn_, kWd = kWd_;
   static constexpr int kKeys = kKeys_, kStages = kStages_;  // keys a tile; tiles in shared memory
   static constexpr Kind kKind = kKind_;
-  static constexpr bool kLean = kKind != Kind::any;
+  static constexpr bool kLean = kKind == Kind::ranges || kKind == Kind::lists;
+  static constexpr bool kSkips = kKind == Kind::skips;
+  static_assert(!kSkips || (kKeys_ == 64 && kWn_ == 1 && kWd_ == 1));
   static constexpr int kRows = 16 * kWm, kThreads = 32 * kWm * kWn * kWd;
   static constexpr int kOwnKeys = kKeys / kWn, kOwnDv = kDv / kWd;
   // Warps that share nothing but the queries: each copies its own keys and waits for no other.
@@ -50,6 +52,7 @@ struct Block {
   float s[kNn][4];
   float acc[kDn][4];
   float max[2] = {-kInf, -kInf}, sum[2] = {0, 0};
+  bool skips[2];  // kSkips: whether this tile's values stay out of the row
 
   __device__ __forceinline__ Block(const Params& params, const Item& i, char* memory)
       : p(params),
@@ -169,6 +172,11 @@ struct Block {
     if (reads == Reads::some || (!S::kLean && (p.bias.data || p.key_bias.data)))
       poisoned = any_forbidden() && values_not_finite(values_of(tile));
     !S::kLean&& p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
+    if constexpr (S::kSkips) {
+      if (__all_sync(~0u, skips[0] && skips[1])) return;
+      if (!poisoned && __any_sync(~0u, skips[0] || skips[1]))
+        poisoned = values_not_finite(values_of(tile));
+    }
     poisoned ? add_values_one_by_one(values_of(tile)) : multiply_values(values_of(tile));
   }
 
@@ -333,11 +341,15 @@ struct Block {
     constexpr float kLarge = 64;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float m = max[half];
+      float m = S::kSkips ? -kInf : max[half];
 #pragma unroll
       for (int n = 0; n < kNn; ++n) m = fmaxf(m, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
       m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+      if constexpr (S::kSkips) {
+        skips[half] = own_row(half) >= rows() || m * p.c < max[half] * p.c - p.value_skip;
+        m = fmaxf(m, max[half]);
+      }
       const float top = m == -kInf ? 0.0f : m * p.c;
       float scale = exp2_fast(max[half] * p.c - top), total = 0;
       if (poisoned || __any_sync(~0u, fabsf(top) > kLarge)) {
@@ -360,6 +372,11 @@ struct Block {
             s[n][e] = exp2_fast(fmaf(s[n][e], p.c, -top));
             total += s[n][e];
           }
+      }
+      if constexpr (S::kSkips) {
+        if (skips[half])
+#pragma unroll
+          for (int n = 0; n < kNn; ++n) s[n][2 * half] = s[n][2 * half + 1] = -0.0f;
       }
       sum[half] = sum[half] * scale + total;
       max[half] = m;

@@ -13,6 +13,7 @@ struct Instance {
   Kind kind;
   int dk, dv;      // at most
   int rows, keys;  // of a tile
+  bool decodes() const { return kind == Kind::ranges || kind == Kind::lists; }
   // Raises the limit of shared memory; returns blocks of the kernel that a multiprocessor holds.
   // 0: the device cannot run it.
   int (*prepare)();
@@ -23,8 +24,13 @@ struct Instance {
 
 // In the order of instances.def.
 const std::vector<Instance>& instances();
+// Pair by pair (pairs.cu): weights of features, values skipped at any head size.
+const Instance& pairs_instance(Type);
 
 void launch_merge(const MergeParams&, int warps, bool overlap, void* stream);
 void launch_pool(const PoolParams&, void* stream);
+void launch_features(const FeatureParams&, void* stream);
+void launch_tokens(const TokensParams&, void* stream);
+void launch_map(const MapParams&, void* stream);
 
 }  // namespace regard::cuda::sm80

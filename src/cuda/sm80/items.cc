@@ -145,7 +145,8 @@ int64_t rows_together(const Problem& p, const Branch& b) {
 Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys,
                  int tile_rows, int tile_keys, int64_t capacity, bool partials) {
   std::vector<RowTile> tiles = Cutter(p, b, ranges, keys, tile_rows, tile_keys).run();
-  const int64_t piece = tiles_a_piece(tiles, tile_keys, capacity);
+  // Values are skipped by the greatest logit so far: from the first key on.
+  const int64_t piece = b.value_skip > 0 ? INT32_MAX : tiles_a_piece(tiles, tile_keys, capacity);
   Items out;
   if (partials) out.rows.resize(size_t(p.batch * p.heads * p.nq));
   for (const RowTile& t : tiles) {

@@ -1,4 +1,4 @@
-// The one merge of Partials, and the pooling of keys.
+// The one merge of Partials, the pooling of keys, the mapping of values.
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/instance.h"
 
@@ -100,7 +100,52 @@ __global__ void pool_kernel(const __grid_constant__ PoolParams p) {
       const char* at = base + (r >> p.page_shift) * p.page + (r & p.page_mask) * p.from.token;
       sum += to_float(reinterpret_cast<const T*>(at)[c]);
     }
-    write(p.to + row * p.d * int64_t(sizeof(T)), p.type, c, sum / float(last - first));
+    write(p.to + row * p.d * int64_t(p.to_type == Type::f32 ? 4 : 2), p.to_type, c,
+          sum / float(last - first));
+  }
+}
+
+__global__ void tokens_kernel(const __grid_constant__ TokensParams p) {
+  const int64_t id = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (id >= p.count) return;
+  const int j = int(id % p.n), h = int(id / p.n % p.heads);
+  const char* const own =
+      p.from.data + id / p.n / p.heads * p.from.batch + h * p.from.head + j * p.from.token;
+  p.to[id] = (p.from.data ? *reinterpret_cast<const float*>(own) : 0.0f) +
+             logf(float(min(p.block, p.tokens - j * p.block)));
+}
+
+// A block maps kMapRows rows: a number of the map is read once for all of them.
+constexpr int kMapRows = 16;
+template <class T>
+__global__ void map_kernel(const __grid_constant__ MapParams p) {
+  __shared__ float x[kMaxDv][kMapRows];
+  const int tiles = (p.n + kMapRows - 1) / kMapRows;
+  const int first = int(blockIdx.x % tiles) * kMapRows, h = int(blockIdx.x / tiles % p.kv_heads);
+  const int64_t b = blockIdx.x / tiles / p.kv_heads;
+  const char* const base = p.from.data + (p.pages ? 0 : b * p.from.batch) + h * p.from.head;
+  for (int e = threadIdx.x; e < kMapRows * p.d; e += blockDim.x) {
+    const int row = e / p.d, c = e % p.d, t = first + row;
+    float value = 0;
+    if (t < p.n) {
+      const int page = p.pages ? p.pages[b * p.pages_row + (t >> p.page_shift)] : 0;
+      value = to_float(reinterpret_cast<const T*>(
+          base + page * p.page + (p.pages ? t & p.page_mask : t) * p.from.token)[c]);
+    }
+    x[c][row] = value;
+  }
+  __syncthreads();
+  const float* const map = p.map + h * p.map_head;
+  for (int c = threadIdx.x; c < p.d; c += blockDim.x) {
+    float sum[kMapRows];
+    for (float& s : sum) s = map[int64_t(p.d) * p.d + c];
+    for (int r = 0; r < p.d; ++r) {
+      const float m = map[r * p.d + c];
+#pragma unroll
+      for (int n = 0; n < kMapRows; ++n) sum[n] = fmaf(x[r][n], m, sum[n]);
+    }
+    for (int n = 0; n < kMapRows && first + n < p.n; ++n)
+      write(p.to + (((b * p.kv_heads + h) * p.n + first + n) * p.d) * 2, p.type, c, sum[n]);
   }
 }
 
@@ -117,6 +162,21 @@ void launch_merge(const MergeParams& p, int warps, bool overlap, void* stream) {
   config.attrs = &early;
   config.numAttrs = overlap ? 1 : 0;
   cudaLaunchKernelEx(&config, merge_kernel, p);
+}
+
+void launch_tokens(const TokensParams& p, void* stream) {
+  tokens_kernel<<<unsigned((p.count + 127) / 128), 128, 0, cudaStream_t(stream)>>>(p);
+}
+
+void launch_map(const MapParams& p, void* stream) {
+  const unsigned blocks = unsigned(p.rows / p.n * ((p.n + kMapRows - 1) / kMapRows)), threads = 128;
+  if (p.from_type == Type::f32) {
+    map_kernel<float><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
+  } else if (p.from_type == Type::bf16) {
+    map_kernel<__nv_bfloat16><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
+  } else {
+    map_kernel<__half><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
+  }
 }
 
 void launch_pool(const PoolParams& p, void* stream) {

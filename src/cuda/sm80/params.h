@@ -2,13 +2,15 @@
 #pragma once
 #include <cstdint>
 
+#include "regard/weight.h"
+
 namespace regard::cuda::sm80 {
 
 enum class Type : int32_t { f32, f16, bf16 };
 
 // What an instance takes. Decoding has instances of its own, whose code is short: ranges of keys or
-// lists, with or without pages, plain scores, softmax, no bit mask.
-enum class Kind { any, ranges, lists };
+// lists, with or without pages, plain scores, softmax, no bit mask. `skips`: Branch::value_skip.
+enum class Kind { any, ranges, lists, skips };
 
 // Strides in bytes.
 struct Rows {
@@ -65,6 +67,12 @@ struct Params {
   const uint64_t* mask = nullptr;     // words; strides in words
   int64_t mask_batch = 0, mask_head = 0, mask_row = 0;
 
+  float value_skip = 0;  // in units of log2 e
+  // Weights of features (0: exponential): log2 phi of every query [B, heads, nq, features] and key,
+  // and the greatest of each row.
+  int32_t features = 0, kv_heads = 1, nq = 0;
+  const float *q_features = nullptr, *k_features = nullptr, *q_top = nullptr, *k_top = nullptr;
+
   bool sigmoid = false;
   float shift = 0;                    // sigmoid, in units of log2 e
   const float* sink_logit = nullptr;  // [heads], in units of log2 e
@@ -99,7 +107,24 @@ struct MergeParams {
   Type out_type = Type::f32;
 };
 
-// k and v as means over `block` tokens.
+// log2 phi of queries or keys, m numbers a row.
+struct FeatureParams {
+  Rows from;
+  int64_t page = 0;
+  const int32_t* pages = nullptr;
+  int64_t pages_row = 0;
+  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  WeightKind kind = WeightKind::softmax;
+  Type type = Type::bf16;
+  // Random: factor * w_r . x - half * |x|^2 + offset, the w_r as columns of [d][m].
+  const float* directions = nullptr;
+  float factor = 0, half = 0, offset = 0;
+  float *to = nullptr, *top = nullptr;  // [rows, m], [rows]
+  int32_t heads = 1, n = 0, d = 0, m = 0;
+  int64_t rows = 0;  // B * heads * n
+};
+
+// k or v as means over `block` tokens.
 struct PoolParams {
   Rows from;
   int64_t page = 0;
@@ -108,8 +133,31 @@ struct PoolParams {
   int32_t page_shift = 31, page_mask = 0x7fffffff;
   char* to = nullptr;  // [B, kv_heads, blocks, d] contiguous
   int32_t kv_heads = 1, nk = 0, d = 0, block = 1, blocks = 0;
-  Type type = Type::bf16;
+  Type type = Type::bf16, to_type = Type::bf16;
   int64_t rows = 0;  // B * kv_heads * blocks
+};
+
+// Keys' log-weights with ln of the tokens that each of them stands for.
+struct TokensParams {
+  Rows from;            // data null: 0
+  float* to = nullptr;  // [B | 1, kv_heads | 1, n] contiguous
+  int32_t heads = 1, n = 0, block = 1, tokens = 0;
+  int64_t count = 0;  // numbers
+};
+
+// Values v M + b, M the first d rows of `map` and b the last.
+struct MapParams {
+  Rows from;
+  int64_t page = 0;
+  const int32_t* pages = nullptr;
+  int64_t pages_row = 0;
+  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  const float* map = nullptr;  // [1 | kv_heads][d + 1][d]
+  int64_t map_head = 0;
+  char* to = nullptr;  // [B, kv_heads, n, d] contiguous
+  int32_t kv_heads = 1, n = 0, d = 0;
+  Type from_type = Type::bf16, type = Type::bf16;
+  int64_t rows = 0;  // B * kv_heads * n
 };
 
 }  // namespace regard::cuda::sm80

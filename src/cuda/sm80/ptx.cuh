@@ -75,6 +75,7 @@ __device__ inline uint32_t pack<__half>(float lo, float hi) {
 
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(float x) { return x; }
 
 // 2^x; results below 2^-126 are 0.
 __device__ inline float exp2_fast(float x) {

@@ -2,13 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
+#include <optional>
 
 #include "cuda/cuda.h"
 #include "cuda/device.h"
+#include "cuda/sm80/features.h"
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/items.h"
+#include "cuda/sm80/source.h"
 #include "cuda/views.h"
 #include "regard/status.h"
 
@@ -30,9 +31,10 @@ const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows, K
   const Instance* found = nullptr;
   for (const Instance& i : instances()) {
     if (i.type != type || i.dk < dk || i.dv < dv) continue;
+    if ((i.kind == Kind::skips) != (kind == Kind::skips)) continue;
     // Those of a kind are fast where every channel is there.
     const bool exact = i.dk == dk && i.dv == dv;
-    if (i.kind != Kind::any && (i.kind != kind || !exact || !usable(i))) continue;
+    if (i.decodes() && (i.kind != kind || !exact || !usable(i))) continue;
     if (found && (i.dk != found->dk || i.dv != found->dv)) break;
     found = &i;
     if (i.rows >= rows) break;
@@ -40,8 +42,9 @@ const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows, K
   return found;
 }
 
-// Decoding (one tile of rows a KV head) by plain attention.
 Kind kind_of(const Problem& p, const Branch& b) {
+  if (b.value_skip > 0) return Kind::skips;
+  // Decoding (one tile of rows a KV head) by plain attention.
   const Score& s = b.score;
   const bool plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && p.scale > 0;
   if (!plain || b.source.kind != SourceKind::raw || b.norm.kind == NormKind::sigmoid ||
@@ -90,9 +93,9 @@ struct BranchWork {
   int64_t items = 0, slots = 0;
   int most = 1;
   int64_t acc_at = 0, head_at = 0;  // bytes into the workspace
-  bool overlap = false, pooled = false;
-  PoolParams pool_k, pool_v;
-  int64_t pool_k_at = 0, pool_v_at = 0;
+  bool overlap = false;
+  std::optional<SourceRows> source;
+  std::optional<FeatureRows> features;
 
   // Offsets into the upload.
   int64_t items_at = -1, lo = -1, hi = -1, sink = -1, index = -1, alibi = -1, position = -1,
@@ -114,20 +117,6 @@ std::vector<int32_t> positions(const Problem& p) {
     for (int64_t i = p.cu_q[s]; i < p.cu_q[s + 1]; ++i)
       position[size_t(i)] = int32_t(i - p.cu_q[s + 1] + p.cu_k[s + 1]);
   return position;
-}
-
-// The keys' log-weights with ln(tokens a pooled key stands for), [1|B, 1|kv_heads, 1, blocks].
-Tensor pooled_key_bias(const Problem& p, const Branch& br, int64_t blocks) {
-  const View& own = br.score.key_bias.view;
-  Tensor t = make_tensor(DType::f32, {own ? own.size[0] : 1, own ? own.size[1] : 1, 1, blocks});
-  for (int64_t b = 0; b < t.view.size[0]; ++b)
-    for (int64_t h = 0; h < t.view.size[1]; ++h) {
-      float* row = reinterpret_cast<float*>(t.view.at(b, h, 0));
-      if (own) read_row(own, b, h, 0, row);
-      for (int64_t j = 0; j < blocks; ++j)
-        row[j] += std::log(float(std::min<int64_t>(br.source.block, p.nk - j * br.source.block)));
-    }
-  return t;
 }
 
 class Sm80 : public Ready {
@@ -158,7 +147,8 @@ class Sm80 : public Ready {
       p.pages = static_cast<const int32_t*>(t.pages.data);
       p.k_page = p.k.batch, p.v_page = p.v.batch;
       p.pages_row = t.pages.stride[0] / 4;
-      if (w.pooled) pool(w, scratch, stream, &p);
+      w.source->run(upload_, scratch, stream, &p);
+      if (w.features) w.features->run(upload_, scratch, stream, &p);
       p.part_acc = reinterpret_cast<float*>(scratch + w.acc_at);
       p.part_head = reinterpret_cast<float*>(scratch + w.head_at);
       if (split_ > 0) p.done = counters(scratch, stream);
@@ -173,8 +163,11 @@ class Sm80 : public Ready {
     const Branch& br = plan.branches[n];
     BranchWork& w = branches_.emplace_back();
     const int64_t keys = source_keys(p_, br);
-    w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
-                               [](const Instance& i) { return i.prepare() > 0; });
+    const bool of_features = br.weight.kind != WeightKind::exponential;
+    if (!of_features)
+      w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
+                                 [](const Instance& i) { return i.prepare() > 0; });
+    if (!w.instance) w.instance = &pairs_instance(type_);
     const int per_sm = w.instance->prepare();
     if (per_sm == 0)
       throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));
@@ -187,7 +180,7 @@ class Sm80 : public Ready {
     // gigabyte of keys and values it cost up to one per cent.
     int64_t read = 0;
     for (const Item& i : items.items) read += (i.end - i.begin) * int64_t(w.instance->keys);
-    w.overlap = overlap_ && combine_ == Combine::only && w.instance->kind != Kind::any &&
+    w.overlap = overlap_ && combine_ == Combine::only && w.instance->decodes() &&
                 read * (p_.dk + p_.dv) * 2 <= int64_t(1) << 29;
     w.items_at = upload_.put(items.items);
     if (!items.rows.empty()) w.rows_at = upload_.put(items.rows);
@@ -208,12 +201,12 @@ class Sm80 : public Ready {
       p.bk = br.cover.list->bk;
       add_order(&w, br.order);
     }
-    if (t.pages) {
-      p.page_shift = std::countr_zero(uint64_t(t.k.size[2]));
-      p.page_mask = int32_t(t.k.size[2]) - 1;
-    }
-    if (br.source.kind == SourceKind::pooled) add_pool(&w, br.source.block, keys);
-    add_score(&w, br, keys);
+    const auto place = [this](int64_t bytes) { return reserve(bytes); };
+    w.source.emplace(p_, br, t, &upload_, place, &p);
+    if (of_features) w.features.emplace(p_, br, t, &upload_, place);
+    p.kv_heads = int32_t(p_.kv_heads), p.nq = int32_t(p_.nq);
+    p.value_skip = br.value_skip * kLog2e;
+    add_score(&w, br);
     add_norm(&w, br.norm);
     if (const BitMask* m = br.rule.mask.get()) {
       w.mask = upload_.put(m->words);
@@ -237,7 +230,7 @@ class Sm80 : public Ready {
     }
   }
 
-  void add_score(BranchWork* w, const Branch& br, int64_t keys) {
+  void add_score(BranchWork* w, const Branch& br) {
     const Score& s = br.score;
     Params& p = w->params;
     const bool pooled = br.source.kind == SourceKind::pooled;
@@ -253,25 +246,13 @@ class Sm80 : public Ready {
     w->bias.put(s.bias.view, &upload_);
     p.bias_type = type_of(s.bias.view.dtype);
     if (!s.bias_scale.empty()) w->bias_scale = upload_.put(s.bias_scale);
-    w->key_bias.put(pooled ? pooled_key_bias(p_, br, keys).view : s.key_bias.view, &upload_);
+    w->key_bias.put(s.key_bias.view, &upload_);
   }
 
   void add_norm(BranchWork* w, const Norm& norm) {
     w->params.sigmoid = norm.kind == NormKind::sigmoid;
     w->params.shift = norm.shift * kLog2e;
     if (norm.kind == NormKind::softmax_sink) w->sink_logit = upload_.put(scaled(norm.sink, kLog2e));
-  }
-
-  void add_pool(BranchWork* w, int block, int64_t blocks) {
-    w->pooled = true;
-    PoolParams& k = w->pool_k;
-    k.page_shift = w->params.page_shift, k.page_mask = w->params.page_mask;
-    k.kv_heads = int32_t(p_.kv_heads), k.nk = int32_t(p_.nk), k.type = type_;
-    k.block = block, k.blocks = int32_t(blocks), k.rows = p_.batch * p_.kv_heads * blocks;
-    w->pool_v = k;
-    k.d = int32_t(p_.dk), w->pool_v.d = int32_t(p_.dv);
-    w->pool_k_at = reserve(k.rows * p_.dk * 2), w->pool_v_at = reserve(k.rows * p_.dv * 2);
-    w->params.page_shift = 31, w->params.page_mask = 0x7fffffff;
   }
 
   // The counters of pieces, zero: ours, or the workspace's own.
@@ -300,21 +281,6 @@ class Sm80 : public Ready {
     to(&p.query_order, w->query_order), to(&p.key_order, w->key_order);
     p.bias = w->bias.get(upload_), p.bias_key = w->bias.last;
     p.key_bias = w->key_bias.get(upload_), p.key_bias.token = w->key_bias.last;
-  }
-
-  void pool(const BranchWork& w, char* scratch, void* stream, Params* p) const {
-    const auto one = [&](PoolParams pool, Rows* x, int64_t* page, int64_t at, int64_t d) {
-      pool.from = *x, pool.page = *page, pool.pages = p->pages, pool.pages_row = p->pages_row;
-      pool.to = scratch + at;
-      launch_pool(pool, stream);
-      check(cudaPeekAtLastError(), "launch the pooling kernel");
-      const int64_t head = pool.blocks * d * 2;
-      *x = {pool.to, p_.kv_heads * head, head, d * 2};
-      *page = 0;
-    };
-    one(w.pool_k, &p->k, &p->k_page, w.pool_k_at, p_.dk);
-    one(w.pool_v, &p->v, &p->v_page, w.pool_v_at, p_.dv);
-    p->pages = nullptr;
   }
 
   void merge(const Tensors& t, char* scratch, void* stream) const {
@@ -365,17 +331,12 @@ std::string sm80_refusal(const Plan& plan, const Tensors& t) {
       !find_instance(type_of(t.q.dtype), p.dk, p.dv, 1, Kind::any, nullptr))
     return fmt::format("head sizes {}:{}; accepted: multiples of 8 up to 576:512", p.dk, p.dv);
   for (const Branch& b : plan.branches) {
-    if (b.weight.kind != WeightKind::exponential) return "weights of features (linear attention)";
-    if (b.source.value_map) return "mapped values";
-    if (b.source.kind == SourceKind::given) return "keys of the method's own";
-    if (b.value_skip > 0) return "skipped values";
+    if (b.value_skip > 0 && b.cover.list && b.cover.list.shape().bk % 64 != 0)
+      return fmt::format("skipping values of blocks of 64 keys in tiles of {}",
+                         b.cover.list.shape().bk);
     if ((t.pages || b.cover.list) &&
         (far_apart(t.k, bool(t.pages)) || far_apart(t.v, bool(t.pages))))
       return "lists or pages of keys over more than 64 GiB";
-    const bool pooled = b.source.kind == SourceKind::pooled;
-    if (pooled && !b.score.alibi.empty()) return "alibi on pooled keys";
-    if (pooled && b.score.key_bias && b.score.key_bias.view.device == Device::cuda)
-      return "key_bias on the GPU beside pooled keys; accepted: in the CPU's memory";
     if (b.numeric != "f32" && b.numeric != info(t.q.dtype).name)
       return "arithmetic '" + b.numeric + "', not " + info(t.q.dtype).name;
   }

@@ -9,9 +9,14 @@ case "${1:-}" in
 build)
   root=$(cd "$(dirname "$0")/.." && pwd)
   to=${2:?usage: tools/device.sh build DIR}
-  ninja -C "$root/build" test_cuda regard_cli regard_shared
+  ninja -C "$root/build" test_cuda regard_cli regard_shared regard_python regard_python_files
   mkdir -p "$to/lib"
   cp "$root"/build/bin/{test_cuda,regard,libregard.so} "$to/"
+  plans=$(mktemp -d)
+  PYTHONPATH=$root/build/python "${PYTHON:-$root/build/venv/bin/python}" \
+    "$root/tests/catalogue/write_plans.py" "$plans/plans" >/dev/null
+  tar -C "$plans" -cJf "$to/plans.tar.xz" plans
+  rm -r "$plans"
   cp "$root"/bench/cuda/{regard_c,rivals}.py "$root"/bench/problems/{check,cuda}.txt "$0" "$to/"
   strip "$to/test_cuda" "$to/regard" "$to/libregard.so"
   # Everything but the C and C++ runtimes, which every machine has.
@@ -22,7 +27,8 @@ build)
 check)
   export LD_LIBRARY_PATH=$PWD/lib
   nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-  ./test_cuda --gtest_brief=1
+  tar -xJf plans.tar.xz
+  REGARD_PLANS=plans ./test_cuda --gtest_brief=1
   ./regard check --device cuda check.txt cuda.txt
   # Small sets: a sanitizer slows a kernel a hundredfold.
   small='*sm*0_bf16:-*Random*:*Beyond32*:*ManyRow*:*Tiles*:*Decode*:*HeadSizes*:*Groups*:*Scores*:*BadCalls*:*Graphs*'

@@ -89,14 +89,19 @@ void regard_options_init(regard_options*);
 const char* regard_error(void);
 const char* regard_version(void);
 
-/* Branches (1 to 4) under a combine; `gate` is f32 [B, heads, nq, branches] for REGARD_GATED,
+/* Branches (1 to 16) under a combine; `gate` is f32 [B, heads, nq, branches] for REGARD_GATED,
  * borrowed, else null. */
 int regard_plan_create(const regard_problem*, const regard_branch* branches, int32_t count,
                        int32_t combine, const regard_view* gate, regard_plan** plan);
 /* A method of the catalogue, "xattention:threshold=0.9", on q, k, v; scale NaN: 1 / sqrt(dk). In a
- * GPU's memory q and k are read after the work on the default stream. */
+ * GPU's memory q and k are read after the work on the default stream. A plan made from tensors in
+ * the CPU's memory runs on a GPU's of the same sizes, and the other way round: it says nothing of
+ * memory. Methods whose stages have no GPU kernels are planned that way, from the caller's copies.
+ */
 int regard_plan_method(const char* spec, const regard_tensors*, int32_t causal, float scale,
                        regard_plan** plan);
+/* The plan of a text that Plan.json() or to_json() wrote: all that a plan can say. */
+int regard_plan_json(const char* text, regard_plan** plan);
 /* Share of exact attention's pairs that the plan reads. */
 int regard_plan_density(const regard_plan*, double* density);
 void regard_plan_free(regard_plan*);

@@ -186,8 +186,8 @@ int regard_plan_create(const regard_problem* problem, const regard_branch* branc
                        int32_t combine, const regard_view* gate, regard_plan** plan) {
   return guarded([&] {
     handle(plan, "plan")[0] = nullptr;
-    if (count < 1 || count > 4 || combine < REGARD_ONLY || combine > REGARD_GATED)
-      throw Error(fmt::format("regard: {} branches under combine {}; accepted: 1 to 4, 0 to 2",
+    if (count < 1 || count > 16 || combine < REGARD_ONLY || combine > REGARD_GATED)
+      throw Error(fmt::format("regard: {} branches under combine {}; accepted: 1 to 16, 0 to 2",
                               count, combine));
     Plan p;
     p.problem = problem_of(problem);
@@ -212,6 +212,16 @@ int regard_plan_method(const char* spec, const regard_tensors* tensors, int32_t 
     x.causal = causal != 0;
     *plan = new regard_plan{
         make_plan(parse_method(handle(spec, "spec")), x, Ctx{hardware_threads(), nullptr})};
+  });
+}
+
+int regard_plan_json(const char* text, regard_plan** plan) {
+  return guarded([&] {
+    handle(plan, "plan")[0] = nullptr;
+    Plan p = plan_from_json(handle(text, "text"));
+    p.validate();
+    p.lower();
+    *plan = new regard_plan{std::move(p)};
   });
 }
 

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import regard
 
 LIBRARY = pathlib.Path(os.environ.get("REGARD_BIN", "build/bin")) / "libregard.so"
 F32, BF16, CPU, ALL, TILES, ONLY = 1, 3, 0, 0, 2, 0
@@ -119,6 +120,16 @@ def test_runs_all_and_tiles(lib, tensors):
             keep[16 * r:16 * r + 16, 16 * col:16 * col + 16] = True
     np.testing.assert_allclose(out, exact(q, k, v, keep), atol=1e-5)
     lib.regard_plan_free(plan)
+
+
+def test_reads_a_plan_as_text(lib, tensors):
+    t, (q, k, v, out, _) = tensors
+    plan, made = c.c_void_p(), regard.plan(q, k, v, "reformer", causal=True)
+    assert lib.regard_plan_json(made.json().encode(), c.byref(plan)) == 0, lib.regard_error()
+    run(lib, plan, t)
+    np.testing.assert_array_equal(out, made.attend(q, k, v)[0])
+    lib.regard_plan_free(plan)
+    assert lib.regard_plan_json(b"{}", c.byref(plan)) == -1 and lib.regard_error()
 
 
 def test_errors_say_why(lib, tensors):

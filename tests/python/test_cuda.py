@@ -30,6 +30,15 @@ def test_plans_are_equal_and_attention_is_close(method, kind, dtype):
     assert torch.allclose(lse.cpu(), want_lse, atol=0.03)
 
 
+@pytest.mark.parametrize("method", ["reformer", "hyper", "topk_channel", "routing_transformer"])
+def test_plans_of_host_copies_run_there(method):
+    host = tensors("band", torch.bfloat16)
+    plan = regard.plan(*host, method=method)
+    out, _ = plan.attend(*(x.cuda() for x in host), dtype="f32")
+    want, _ = plan.attend(*(x.float() for x in host))
+    assert out.is_cuda and torch.allclose(out.cpu(), want, atol=0.03)
+
+
 def test_a_plan_waits_for_the_tensors_of_its_stream():
     with torch.cuda.stream(torch.cuda.Stream()):
         q, k, v = (x.cuda() for x in tensors("band", torch.bfloat16))

@@ -76,7 +76,12 @@ def attend(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, th
 
 
 def plan(q, k, v, method="dense", *, causal=True, scale=None, numeric=None, threads=0, **params):
-    """The Plan that a method makes on these tensors; arguments as in `attend`."""
+    """The Plan that a method makes on these tensors; arguments as in `attend`.
+
+    A plan says nothing of memory: made from CPU tensors it runs on CUDA tensors of the same sizes
+    (`plan(q.cpu(), k.cpu(), v.cpu(), ...).attend(q, k, v)`), which is the way for methods that look
+    at queries and keys and have no GPU stages. The copies are the caller's.
+    """
     arrays = _arrays.inputs(q, k, v)
     return Plan(_planned(arrays, q, method, causal, scale, numeric, threads, params))
 

@@ -147,16 +147,20 @@ class Consumer {
     if (part.first) clear(now_);
     float shrink[2];
     const bool moved = softmax<!kFirst>(s, shrink, part);
-    // Repeated in every branch: in one block the compiler moves it before the exponentials.
+    // The whole warpgroup must make the wait together, so no branch of one warp's holds it. A
+    // branch ahead of it keeps it behind the exponentials: in one block the compiler moves it
+    // before them.
     wgmma::pin(s);
     wgmma::pin(now_.sum);
+    if (moved) limit(now_);
     if constexpr (!kFirst) {
-      if (!moved) {
-        arrive(o);
-      } else if (arrive(o); part.first) {
-        store(o, before, weighed_.slot);
-      } else {
-        rescale(o, shrink);
+      arrive(o);
+      if (moved) {
+        if (part.first) {
+          store(o, before, weighed_.slot);
+        } else {
+          rescale(o, shrink);
+        }
       }
       give_back_v();
     }
@@ -171,9 +175,9 @@ class Consumer {
     wgmma::pin(o);
   }
 
+  // Every lane arrives where all lanes have read what the producer wrote: a work, a step.
   __device__ __forceinline__ void give_back_q() {
-    __syncwarp();
-    if (lane_ == 0) ptx::arrive(&m_.q_empty[q_.slot]);
+    ptx::arrive(&m_.q_empty[q_.slot]);
     q_.advance();
   }
   __device__ __forceinline__ void give_back_v() {
@@ -181,8 +185,7 @@ class Consumer {
     v_.advance();
   }
   __device__ __forceinline__ void give_back_k() {
-    __syncwarp();
-    if (lane_ == 0) ptx::arrive(at(offsetof(Storage<S>, k_empty)) + 8 * k_.slot);
+    ptx::arrive(at(offsetof(Storage<S>, k_empty)) + 8 * k_.slot);
     k_.advance();
   }
 
@@ -289,9 +292,12 @@ class Consumer {
   // The final division makes any shift exact, but a weight above 1 is rounded where the largest
   // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
   // of the sum (and below 2^8). Until then the maximum stays where it is.
-  __device__ __forceinline__ float limit(const Stats& now, int half) const {
-    const float most = fminf(quad_sum(now.sum[half]) * 0.0625f, 256.f);
-    return fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
+  __device__ __forceinline__ void limit(Stats& now) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float most = fminf(quad_sum(now.sum[half]) * 0.0625f, 256.f);
+      now.limit[half] = fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
+    }
   }
 
   // Of this thread's scores alone. Four chains side by side, because one waits for its own latency.
@@ -349,7 +355,6 @@ class Consumer {
         shrink[half] = to == now.max[half] ? 1.f : ptx::exp2((now.max[half] - to) * scale);
         now.sum[half] *= shrink[half];
         now.max[half] = to;
-        now.limit[half] = limit(now, half);
         m[half] = to == -INFINITY ? 0.f : to * scale;
         large |= fabsf(m[half]) > kLarge;
         none |= to == -INFINITY;

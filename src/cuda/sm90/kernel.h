@@ -16,14 +16,15 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     ptx::prefetch(&c.q);
     ptx::prefetch(&c.k);
     ptx::prefetch(&c.v);
-    // Consumers give a slot back with one arrival a warp; the values' producer reads the works too.
+    // Consumers give a slot of values back with one arrival a warp, and where they have read a work
+    // or a step beside the queries or keys, with one a lane, as the values' producer does.
     for (int i = 0; i < S::kQStages; ++i) {
       ptx::init(&m.q_full[i], 1);
-      ptx::init(&m.q_empty[i], 4 * S::kGroups + 1);
+      ptx::init(&m.q_empty[i], 128 * S::kGroups + 32);
     }
     for (int i = 0; i < S::kKvStages; ++i) {
       ptx::init(&m.k_full[i], 1);
-      ptx::init(&m.k_empty[i], 4 * S::kGroups);
+      ptx::init(&m.k_empty[i], 128 * S::kGroups);
       ptx::init(&m.v_full[i], 1);
       ptx::init(&m.v_empty[i], 4 * S::kGroups);
     }

@@ -322,8 +322,7 @@ __device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
   while (true) {
     ptx::wait(&m.q_full[q.slot], q.phase);
     const Work w = m.work[slot];
-    __syncwarp();
-    if (leader) ptx::arrive(&m.q_empty[q.slot]);
+    ptx::arrive(&m.q_empty[q.slot]);
     q.advance();
     slot = (slot + 1) % kWorkSlots;
     if (w.steps < 0) break;

@@ -9,7 +9,6 @@
 
 #include "algebra/exponential.h"
 #include "core/parallel.h"
-#include "stages/levels.h"
 
 // As for the kernels: SSE4 and the Ice Lake variant of AVX-512 add nothing here but time.
 #ifndef HWY_DISABLED_TARGETS
@@ -28,19 +27,15 @@ HWY_BEFORE_NAMESPACE();
 namespace regard::matrix::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// x16: bits of f16 or bf16.
 template <class Half>
 void PromoteRow(const Half* HWY_RESTRICT src, int64_t n, float* HWY_RESTRICT dst) {
-  const hn::Rebind<Half, F> half;
   int64_t c = 0;
-  for (; c + kLanes <= n; c += kLanes) {
-    hn::StoreU(hn::PromoteTo(f, hn::LoadU(half, src + c)), f, dst + c);
-  }
+  for (; c + kLanes <= n; c += kLanes) hn::StoreU(Widen(src + c), f, dst + c);
   if (c == n) return;
   Half last[kPanel] = {};
   float wide[kPanel];
   std::copy(src + c, src + n, last);
-  hn::StoreU(hn::PromoteTo(f, hn::LoadU(half, last)), f, wide);
+  hn::StoreU(Widen(last), f, wide);
   std::copy(wide, wide + (n - c), dst + c);
 }
 void PromoteF16(const void* src, int64_t n, float* dst) {
@@ -96,77 +91,6 @@ void MultiplyChunk(const float* a, int64_t rows, int64_t depth, int64_t lines, c
     MultiplyRows<1, kAdd>(a + i * depth, depth, lines, panel, c + i * stride, stride);
 }
 
-using I = hn::RebindToSigned<F>;
-constexpr I i32;
-
-HWY_INLINE hn::Vec<I> LoadPairs(const float* pairs) { return hn::BitCast(i32, hn::Load(f, pairs)); }
-
-// sum + the products of both halves of every lane, signed.
-HWY_INLINE hn::Vec<I> AddPairs(hn::Vec<I> sum, hn::Vec<I> a, hn::Vec<I> b) {
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
-  const hn::Repartition<int16_t, I> i16;  // vpmaddwd adds neighbours
-  return hn::ReorderWidenMulAccumulate(i32, hn::BitCast(i16, a), hn::BitCast(i16, b), sum, sum);
-#else
-  const auto low = [](auto x) HWY_ATTR { return hn::ShiftRight<16>(hn::ShiftLeft<16>(x)); };
-  const auto high = [](auto x) HWY_ATTR { return hn::ShiftRight<16>(x); };
-  return hn::Add(sum, hn::Add(hn::Mul(low(a), low(b)), hn::Mul(high(a), high(b))));
-#endif
-}
-
-// The channels of one token, whose sums are integers; then scaled and added.
-template <int R>
-HWY_INLINE void MultiplyLevels(const float* HWY_RESTRICT a, int64_t depth, int64_t pairs,
-                               const Line* HWY_RESTRICT panel, const float* HWY_RESTRICT a_scale,
-                               int64_t tokens, const Line& k_scale, float* HWY_RESTRICT c,
-                               int64_t stride) {
-  hn::Vec<I> sum[R][kVectors];
-  REGARD_UNROLL
-  for (int i = 0; i < R; ++i) {
-    REGARD_UNROLL
-    for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(i32);
-  }
-  for (int64_t t = 0; t < pairs; ++t) {
-    hn::Vec<I> key[kVectors];
-    REGARD_UNROLL
-    for (int v = 0; v < kVectors; ++v) key[v] = LoadPairs(panel[t].x + v * kLanes);
-    REGARD_UNROLL
-    for (int i = 0; i < R; ++i) {
-      const hn::Vec<I> query = hn::BitCast(i32, hn::Set(f, a[i * depth + t]));
-      REGARD_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = AddPairs(sum[i][v], query, key[v]);
-    }
-  }
-  REGARD_UNROLL
-  for (int i = 0; i < R; ++i) {
-    const V query = hn::Set(f, a_scale[i * tokens]);
-    REGARD_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      const V scale = hn::Mul(query, hn::Load(f, k_scale.x + v * kLanes));
-      float* const to = c + i * stride + v * kLanes;
-      hn::StoreU(Fused(hn::ConvertTo(f, sum[i][v]), scale, hn::LoadU(f, to)), f, to);
-    }
-  }
-}
-
-void MultiplyTokens(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
-                    int64_t pairs, const Line* panel, const Line* k_scale, float* c,
-                    int64_t stride) {
-  const int64_t depth = tokens * pairs;
-  constexpr int kRows = kVectors == 2 ? 8 : kVectors == 4 ? 3 : 1;
-  for (int64_t i = 0; i < rows; ++i) std::fill_n(c + i * stride, kPanel, 0.0f);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const float* const x = a + t * pairs;
-    const Line* const lines = panel + t * pairs;
-    int64_t i = 0;
-    for (; i + kRows <= rows; i += kRows)
-      MultiplyLevels<kRows>(x + i * depth, depth, pairs, lines, a_scale + i * tokens + t, tokens,
-                            k_scale[t], c + i * stride, stride);
-    for (; i < rows; ++i)
-      MultiplyLevels<1>(x + i * depth, depth, pairs, lines, a_scale + i * tokens + t, tokens,
-                        k_scale[t], c + i * stride, stride);
-  }
-}
-
 void Multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, float* c,
               int64_t stride) {
   // 128 lines of a panel are 16 KiB: they stay in the first cache while all rows pass.
@@ -174,20 +98,6 @@ void Multiply(const float* a, int64_t rows, int64_t depth, const Line* panel, fl
   MultiplyChunk<false>(a, rows, depth, std::min(depth, kChunk), panel, c, stride);
   for (int64_t t = kChunk; t < depth; t += kChunk)
     MultiplyChunk<true>(a + t, rows, depth, std::min(depth - t, kChunk), panel + t, c, stride);
-}
-
-// Channels [c, c + kLanes) of kLanes keys, rows `depth` apart, to kLanes lines of one vector each.
-void PackVectors(const float* rows, int64_t depth, Line* panel, int64_t vector) {
-#if HWY_TARGET == HWY_SCALAR
-  for (int64_t t = 0; t < depth; ++t) panel[t].x[vector] = rows[t];
-#else
-  constexpr int64_t kStride = sizeof(Line) / sizeof(float);
-  int64_t t = 0;
-  for (; t + 4 <= depth; t += 4)
-    regard::HWY_NAMESPACE::Transpose4(f, rows + t, depth, panel[t].x + vector * kLanes, kStride, 4);
-  for (; t < depth; ++t)
-    for (int64_t l = 0; l < kLanes; ++l) panel[t].x[vector * kLanes + l] = rows[l * depth + t];
-#endif
 }
 
 void PackPanel(const float* rows, int64_t count, int64_t depth, Line* panel) {
@@ -348,47 +258,6 @@ void AddScaled(float* HWY_RESTRICT sum, const float* HWY_RESTRICT x, float facto
   for (; c < n; ++c) sum[c] = std::fma(x[c], factor, sum[c]);
 }
 
-float ToLevels(const float* HWY_RESTRICT row, int64_t n, float* HWY_RESTRICT pairs) {
-  V sum[kVectors];
-  for (V& v : sum) v = hn::Zero(f);
-  alignas(64) float lane[kPanel];
-  int64_t c = 0;
-  for (; c + kPanel <= n; c += kPanel) {
-    REGARD_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      const V x = hn::LoadU(f, row + c + v * kLanes);
-      sum[v] = Fused(x, x, sum[v]);
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) hn::Store(sum[v], f, lane + v * kLanes);
-  for (int64_t l = 0; c < n; ++c, ++l) lane[l] = std::fma(row[c], row[c], lane[l]);
-  const float square = Fold<kPanel / 2>(lane);
-  if (!(square >= levels::kLeastSquare && square <= levels::kMostSquare)) {
-    std::fill_n(pairs, level_pairs(n), 0.0f);
-    return square < levels::kLeastSquare ? 0 : std::numeric_limits<float>::quiet_NaN();
-  }
-  const float length = std::sqrt(square);
-  const V inverse = hn::Set(f, levels::kLength / length), half = hn::Set(f, 0.5f);
-  const V exact = hn::Set(f, levels::kExact);
-  const hn::Rebind<int16_t, F> i16;
-  const auto level = [&](V x) HWY_ATTR {
-    const V y = hn::Round(hn::Mul(x, inverse)), even = hn::Round(hn::Mul(y, half));
-    const V whole = hn::IfThenElse(hn::Gt(hn::Abs(y), exact), hn::Add(even, even), y);
-    return hn::DemoteTo(i16, hn::ConvertTo(i32, whole));
-  };
-  int16_t* const to = reinterpret_cast<int16_t*>(pairs);
-  for (c = 0; c + kLanes <= n; c += kLanes) hn::StoreU(level(hn::LoadU(f, row + c)), i16, to + c);
-  if (c < n) {
-    alignas(64) float last[kPanel] = {};
-    alignas(64) int16_t levels[kPanel];
-    std::copy(row + c, row + n, last);
-    hn::Store(level(hn::Load(f, last)), i16, levels);
-    std::copy(levels, levels + (n - c), to + c);
-  }
-  if (n % 2) to[n] = 0;
-  return length / levels::kLength;
-}
-
 void AddToBoth(float* HWY_RESTRICT a, float* HWY_RESTRICT b, const float* HWY_RESTRICT x,
                float factor, int64_t n) {
   const V s = hn::Set(f, factor);
@@ -429,16 +298,18 @@ HWY_EXPORT(AddToBoth);
 HWY_EXPORT(SumOf);
 HWY_EXPORT(TileExponentials);
 HWY_EXPORT(AddScaled);
-HWY_EXPORT(ToLevels);
-HWY_EXPORT(MultiplyTokens);
 HWY_EXPORT(PackPanel);
 
-void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst) {
-  const int64_t n = v.size[3];
+void need_host(const View& v) {
   if (v.device != Device::cpu)
     throw Error(
         "plan: this method reads queries and keys to make its plan by a stage that has no GPU "
         "kernel, and they lie in a GPU's memory; accepted: tensors in the CPU's memory");
+}
+
+void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst) {
+  const int64_t n = v.size[3];
+  need_host(v);
   const bool dense = v.stride[3] == info(v.dtype).bytes;
   for (int64_t i = 0; i < count; ++i, dst += n) {
     const char* src = v.at(b, h, first + i);
@@ -485,17 +356,6 @@ void tile_exponentials(float* x, int64_t n, int64_t width, float* top, float* su
 
 void add_scaled(float* sum, const float* x, float factor, int64_t n) {
   HWY_DYNAMIC_DISPATCH(AddScaled)(sum, x, factor, n);
-}
-
-float to_levels(const float* row, int64_t n, float* pairs) {
-  return HWY_DYNAMIC_DISPATCH(ToLevels)(row, n, pairs);
-}
-
-void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
-                     int64_t pairs, const Line* panel, const Line* k_scale, float* c,
-                     int64_t stride) {
-  HWY_DYNAMIC_DISPATCH(MultiplyTokens)
-  (a, a_scale, rows, tokens, pairs, panel, k_scale, c, stride);
 }
 
 void add(float* sum, const float* x, int64_t n) { HWY_DYNAMIC_DISPATCH(Add)(sum, x, n); }

@@ -23,6 +23,8 @@ inline int64_t panels(int64_t keys) { return (keys + kPanel - 1) / kPanel; }
 // writes at once would else fall into the same few sets of the first cache.
 inline int64_t row_stride(int64_t keys) { return (panels(keys) | 1) * kPanel; }
 
+void need_host(const View& v);  // throws where a stage without a GPU kernel is given a GPU's memory
+
 // Tokens [first, first + count) of head (b, h) as f32 rows of size[3] numbers, one after the other.
 void load_rows(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* dst);
 
@@ -54,15 +56,17 @@ void tile_exponentials(float* x, int64_t n, int64_t width, float* top, float* su
 void add_scaled(float* sum, const float* x, float factor, int64_t n);
 
 // Levels (levels.h), as 16-bit integers two by two in the bits of one number, so that rows of them
-// are packed as other rows are: n numbers become level_pairs(n).
-inline int64_t level_pairs(int64_t n) { return (n + 1) / 2; }
+// are packed as other rows are: n numbers become level_pairs(n), zeros beyond the end.
+inline int64_t level_pairs(int64_t n) { return (n + kPanel - 1) / kPanel * (kPanel / 2); }
 
-// The levels of a row; returns their scale.
-float to_levels(const float* row, int64_t n, float* pairs);
+// The levels of tokens [first, first + count) of head (b, h): token first + i's to pairs + i *
+// step, their scale to scale[i * scale_step].
+void load_levels(const View& v, int64_t b, int64_t h, int64_t first, int64_t count, float* pairs,
+                 int64_t step, float* scale, int64_t scale_step);
 
-// Rows of `tokens` times `pairs` pairs of levels against a panel of the same:
+// Rows of `tokens` times `pairs` pairs of levels, token by token, against a panel of the same:
 // c[i][l] = the sum over t, ascending, each fused, of
-//   (integer sum of token t's channels) * (a_scale[i * tokens + t] * k_scale[t].x[l]).
+//   (integer sum of token t's channels) * (a_scale[t * rows + i] * k_scale[t].x[l]).
 void multiply_levels(const float* a, const float* a_scale, int64_t rows, int64_t tokens,
                      int64_t pairs, const Line* panel, const Line* k_scale, float* c,
                      int64_t stride);

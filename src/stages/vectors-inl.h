@@ -8,9 +8,12 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "algebra/exponential.h"
+#include "core/half.h"
 #include "core/transpose-inl.h"
 #include "hwy/highway.h"
 #include "stages/matrix.h"
@@ -31,6 +34,20 @@ HWY_INLINE V Fused(V a, V b, V c) {
   return hn::Set(f, std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
 #else
   return hn::MulAdd(a, b, c);
+#endif
+}
+
+// kLanes numbers of 32 or 16 bits. (Highway's own conversion of one f16 takes NaN for a number.)
+HWY_INLINE V Widen(const float* p) { return hn::LoadU(f, p); }
+template <class Half>
+HWY_INLINE V Widen(const Half* p) {
+#if HWY_TARGET == HWY_SCALAR
+  uint16_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  const bool brain = std::is_same_v<Half, hwy::bfloat16_t>;
+  return hn::Set(f, brain ? bf16_to_f32(bits) : f16_to_f32(bits));
+#else
+  return hn::PromoteTo(f, hn::LoadU(hn::Rebind<Half, F>(), p));
 #endif
 }
 
@@ -65,6 +82,20 @@ HWY_INLINE float Fold(float* lane) {
               lane + l);
   if constexpr (kWidth == 1) return lane[0];
   return Fold<(kWidth > 1 ? kWidth / 2 : 1)>(lane);
+}
+
+// Channels [c, c + kLanes) of kLanes keys, rows `depth` apart, to kLanes lines of one vector each.
+inline void PackVectors(const float* rows, int64_t depth, Line* panel, int64_t vector) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t t = 0; t < depth; ++t) panel[t].x[vector] = rows[t];
+#else
+  constexpr int64_t kStride = sizeof(Line) / sizeof(float);
+  int64_t t = 0;
+  for (; t + 4 <= depth; t += 4)
+    regard::HWY_NAMESPACE::Transpose4(f, rows + t, depth, panel[t].x + vector * kLanes, kStride, 4);
+  for (; t < depth; ++t)
+    for (int64_t l = 0; l < kLanes; ++l) panel[t].x[vector * kLanes + l] = rows[l * depth + t];
+#endif
 }
 
 }  // namespace regard::matrix::HWY_NAMESPACE

@@ -87,52 +87,55 @@ class Antidiagonal {
                  [&](int64_t item, int) { sum_tile_row(item / tiles, g0, item % tiles, groups); });
   }
 
+  // Rows of queries (head by head of a KV head, group by group) as products() multiplies them:
+  // tokens innermost in f32; in levels, the first tokens of all rows, then the second, ...
   void load_queries(int64_t b, int64_t h, int64_t g0, int64_t groups) {
-    const int64_t first = (b * p_.heads + h) * groups;
-    thread_local std::vector<float> x;
-    x.resize(size_t(p_.dk));
-    for (int64_t g = 0; g < groups; ++g)
-      for (int64_t t = 0; t < stride_; ++t) {
-        const int64_t i = (g0 + g) * stride_ + stride_ - 1 - t;
-        if (i >= p_.nq) continue;
-        float* const row = &queries_[(first + g) * depth_ + t * width_];
-        matrix::load_rows(x_.q, b, h, i, 1, levels_ ? x.data() : row);
-        if (levels_) scales_[(first + g) * stride_ + t] = matrix::to_levels(x.data(), p_.dk, row);
+    const int64_t rows = p_.group() * groups, kv = b * p_.kv_heads + h / p_.group();
+    const int64_t first = h % p_.group() * groups;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t i = (g0 + g) * stride_, count = std::min<int64_t>(stride_, p_.nq - i);
+      const int64_t t = stride_ - 1;  // of query i: they come in reverse
+      if (levels_) {
+        const int64_t at = (kv * stride_ + t) * rows + first + g;
+        matrix::load_levels(x_.q, b, h, i, count, &queries_[at * width_], -rows * width_,
+                            &scales_[at], -rows);
+        continue;
       }
+      float* const row = &queries_[(kv * rows + first + g) * depth_];
+      for (int64_t n = 0; n < count; ++n)
+        matrix::load_rows(x_.q, b, h, i + n, 1, row + (t - n) * width_);
+    }
   }
 
   // A panel of key groups of one KV head against the queries of all its heads.
   void products(int64_t b, int64_t kv, int64_t panel, int64_t groups) {
     const int64_t first = panel * kPanel * stride_;
     const int64_t tokens = std::min(kPanel * stride_, p_.nk - first);
-    thread_local std::vector<float> rows, x;
+    thread_local std::vector<float> rows;
     thread_local std::vector<Line> packed;
     rows.resize(size_t(kPanel * depth_));
     packed.resize(size_t(depth_));
-    const int64_t row = (b * p_.heads + kv * p_.group()) * groups;
+    const int64_t height = p_.group() * groups, row = (b * p_.kv_heads + kv) * height;
     float* const to = &logits_[row * line_ + panel * kPanel];
     if (!levels_) {
       matrix::load_rows(x_.k, b, kv, first, tokens, rows.data());
       std::fill(rows.begin() + tokens * p_.dk, rows.end(), 0.0f);
       matrix::pack_panel(rows.data(), kPanel, depth_, packed.data());
-      matrix::multiply(&queries_[row * depth_], p_.group() * groups, depth_, packed.data(), to,
-                       line_);
+      matrix::multiply(&queries_[row * depth_], height, depth_, packed.data(), to, line_);
       return;
     }
     // Token t of every group side by side: rows `depth` apart would share a few sets of the cache.
     thread_local std::vector<Line> scale;
     scale.assign(size_t(stride_), Line{});
-    x.resize(size_t(p_.dk));
-    for (int64_t n = 0; n < tokens; ++n) {
-      const int64_t t = n % stride_, group = n / stride_;
-      matrix::load_rows(x_.k, b, kv, first + n, 1, x.data());
-      scale[t].x[group] = matrix::to_levels(x.data(), p_.dk, &rows[(t * kPanel + group) * width_]);
-    }
+    for (int64_t n = 0; n < tokens; n += stride_)
+      matrix::load_levels(x_.k, b, kv, first + n, std::min<int64_t>(stride_, tokens - n),
+                          &rows[n / stride_ * width_], kPanel * width_, &scale[0].x[n / stride_],
+                          kPanel);
     for (int64_t t = 0; t < stride_; ++t)
       matrix::pack_panel(&rows[t * kPanel * width_], (tokens - t + stride_ - 1) / stride_, width_,
                          &packed[t * width_]);
-    matrix::multiply_levels(&queries_[row * depth_], &scales_[row * stride_], p_.group() * groups,
-                            stride_, width_, packed.data(), scale.data(), to, line_);
+    matrix::multiply_levels(&queries_[row * depth_], &scales_[row * stride_], height, stride_,
+                            width_, packed.data(), scale.data(), to, line_);
   }
 
   // Softmax over the visible key groups, then sums over the groups of each tile.
@@ -159,9 +162,11 @@ class Antidiagonal {
   const int64_t stride_, per_tile_, q_groups_, k_groups_, line_;
   const bool levels_;
   const int64_t width_, depth_;  // numbers a token and a group: channels, or pairs of their levels
-  std::vector<float> queries_;   // [batch, heads, groups of the chunk, depth]
-  std::vector<float> scales_;    // of levels: [batch, heads, groups of the chunk, stride]
-  std::vector<float> logits_;    // [batch, heads, groups of the chunk, line]
+  // [batch, KV heads, heads of it x groups of the chunk, depth]; levels: [.., .., stride, rows,
+  // width]
+  std::vector<float> queries_;
+  std::vector<float> scales_;  // of levels: [batch, KV heads, stride, rows]
+  std::vector<float> logits_;  // [batch, heads, groups of the chunk, line]
   BlockScores out_;
 };
 

@@ -130,14 +130,14 @@ HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, in
   const int last_line = next.row ? std::min<int>(next.lines, (skip + C * kStep + 63) / 64) : 0;
   for (int j = 0; j < keys; ++j) {
     for (int line = first_line; line < last_line; ++line) next.Fetch(j, line);
-    VF x[C];
+    VF w[R];
     REGARD_UNROLL
-    for (int c = 0; c < C; ++c) x[c] = Widen(row[j] + skip + c * kStep, type);
+    for (int r = 0; r < R; ++r) w[r] = hn::Set(d, p[r * kKeys + j]);
     REGARD_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const VF w = hn::Set(d, p[r * kKeys + j]);
+    for (int c = 0; c < C; ++c) {
+      const VF x = Widen(row[j] + skip + c * kStep, type);
       REGARD_UNROLL
-      for (int c = 0; c < C; ++c) acc[r][c] = hn::MulAdd(x[c], w, acc[r][c]);
+      for (int r = 0; r < R; ++r) acc[r][c] = hn::MulAdd(x, w[r], acc[r][c]);
     }
   }
   REGARD_UNROLL
@@ -147,28 +147,27 @@ HWY_INLINE void AddBlock(const float* HWY_RESTRICT p, const char* const* row, in
   }
 }
 
-// Vectors of columns that one pass over V takes: R * C accumulators, C columns and a weight are 21
-// of 32 registers, 11 of 16.
+// Vectors of columns that one pass over V takes: R * C accumulators, a column and R weights are 21
+// of 32 registers, 13 of 16.
 constexpr int PassVectors(int rows) {
-  return kLanes == 16 ? (rows <= 2 ? 8 : 4) : rows <= 2 ? 4 : 2;
+  return (kLanes == 16 ? 16 : 8) / (rows == 3 ? 4 : std::min(rows, 4));
+}
+
+// Vectors [c, vecs) of columns, C at once as long as they last, then half as many.
+template <DType T, int R, int C>
+HWY_INLINE void AddPasses(const float* p, const char* const* row, int c, int vecs, int keys,
+                          const Ahead& next, float* o, int64_t width) {
+  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
+  for (; c + C <= vecs; c += C)
+    AddBlock<T, R, C>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+  if constexpr (C > 1) AddPasses<T, R, C / 2>(p, row, c, vecs, keys, next, o, width);
 }
 
 // p: [R][kKeys]; o: [R][width].
 template <DType T, int R>
 HWY_NOINLINE void AddRows(const float* p, const char* const* row, int keys, const Ahead& next,
                           float* o, int64_t width) {
-  constexpr int64_t kStep = kLanes * (T == DType::f32 ? 4 : 2);
-  constexpr int kWide = PassVectors(R);
-  const int vecs = int(width / kLanes);
-  int c = 0;
-  for (; c + kWide <= vecs; c += kWide) {
-    AddBlock<T, R, kWide>(p, row, c * kStep, keys, next, o + c * kLanes, width);
-  }
-  if (c + kWide / 2 <= vecs) {
-    AddBlock<T, R, kWide / 2>(p, row, c * kStep, keys, next, o + c * kLanes, width);
-    c += kWide / 2;
-  }
-  for (; c < vecs; ++c) AddBlock<T, R, 1>(p, row, c * kStep, keys, next, o + c * kLanes, width);
+  AddPasses<T, R, PassVectors(R)>(p, row, 0, int(width / kLanes), keys, next, o, width);
 }
 
 // Calls f(rows as a constant, first row) for blocks of nearly equal size.

@@ -74,7 +74,7 @@ class Antidiagonal {
 
   void chunk_of(int64_t g0, int64_t g1) {
     const int64_t groups = g1 - g0, seen = matrix::panels(visible(g1 - 1));
-    queries_.assign(size_t(p_.batch * p_.heads * groups * depth_), 0.0f);
+    queries_.resize(size_t(p_.batch * p_.heads * groups * depth_));
     scales_.assign(levels_ ? size_t(p_.batch * p_.heads * groups * stride_) : 0, 0.0f);
     logits_.resize(size_t(p_.batch * p_.heads * groups * line_));
     parallel_for(p_.batch * p_.heads, ctx_.threads,
@@ -99,9 +99,12 @@ class Antidiagonal {
         const int64_t at = (kv * stride_ + t) * rows + first + g;
         matrix::load_levels(x_.q, b, h, i, count, &queries_[at * width_], -rows * width_,
                             &scales_[at], -rows);
+        for (int64_t n = count; n < stride_; ++n)
+          std::fill_n(&queries_[(at - n * rows) * width_], width_, 0.0f);
         continue;
       }
       float* const row = &queries_[(kv * rows + first + g) * depth_];
+      std::fill_n(row, (stride_ - count) * width_, 0.0f);
       for (int64_t n = 0; n < count; ++n)
         matrix::load_rows(x_.q, b, h, i + n, 1, row + (t - n) * width_);
     }
@@ -164,9 +167,9 @@ class Antidiagonal {
   const int64_t width_, depth_;  // numbers a token and a group: channels, or pairs of their levels
   // [batch, KV heads, heads of it x groups of the chunk, depth]; levels: [.., .., stride, rows,
   // width]
-  std::vector<float> queries_;
+  Scores queries_;
   std::vector<float> scales_;  // of levels: [batch, KV heads, stride, rows]
-  std::vector<float> logits_;  // [batch, heads, groups of the chunk, line]
+  Scores logits_;              // [batch, heads, groups of the chunk, line]
   BlockScores out_;
 };
 

@@ -198,23 +198,25 @@ for d in (128, 64, 256):
     for causal in (False, True):
         attempt(ragged_case, d, [(1, 1), (63, 100), (129, 129), (500, 777), (64, 64), (3, 900)], causal=causal)
         attempt(ragged_case, d, [(5, 60), (17, 17), (0, 40), (130, 140)], h=8, kv=2, causal=causal)
-# The instance for long rows takes short ones where it is asked for by name.
-for dtype, name in ((torch.bfloat16, "bf16_d128_192x80"), (torch.float16, "f16_d128_192x80")):
+# The instances for long rows take short ones where they are asked for by name.
+for d, dtype, name in ((128, torch.bfloat16, "bf16_d128_192x80"), (128, torch.float16, "f16_d128_192x80"),
+                       (64, torch.bfloat16, "bf16_d64_192x192"), (64, torch.float16, "f16_d64_192x192")):
     for n in (1, 80, 129, 192, 193, 1000, 1511):
         for right in (-1, 0):
-            attempt(case, 128, n, n, right=right, dtype=dtype, force=name)
+            attempt(case, d, n, n, right=right, dtype=dtype, force=name)
     for nq, nk in ((1, 1000), (513, 64), (300, 2048), (700, 300)):
-        attempt(case, 128, nq, nk, right=0, dtype=dtype, force=name)
+        attempt(case, d, nq, nk, right=0, dtype=dtype, force=name)
     for left, right, sink in ((100, 0, 0), (255, 0, 130), (40, 40, 3)):
-        attempt(case, 128, 1000, 1000, left=left, right=right, sink=sink, dtype=dtype, force=name)
-    attempt(case, 128, 200, 700, h=8, kv=2, b=2, right=0, dtype=dtype, force=name)
-    attempt(case, 128, 500, 500, sink_logit=True, right=0, h=4, kv=2, dtype=dtype, force=name)
-    attempt(case, 128, 200, 900, out_type=torch.float32, bshd=True, b=3, dtype=dtype, force=name)
-    attempt(case, 128, 500, 1500, amp=8.0, dtype=dtype, force=name)
-    attempt(case, 128, 130, 300, spoil=nan_row, dtype=dtype, force=name)
-    attempt(case, 128, 130, 300, spoil=inf_row, dtype=dtype, force=name)
+        attempt(case, d, 1000, 1000, left=left, right=right, sink=sink, dtype=dtype, force=name)
+    attempt(case, d, 200, 700, h=8, kv=2, b=2, right=0, dtype=dtype, force=name)
+    attempt(case, d, 500, 500, sink_logit=True, right=0, h=4, kv=2, dtype=dtype, force=name)
+    attempt(case, d, 200, 900, out_type=torch.float32, bshd=True, b=3, dtype=dtype, force=name)
+    attempt(case, d, 500, 1500, amp=8.0, dtype=dtype, force=name)
+    attempt(case, d, 130, 300, spoil=nan_row, dtype=dtype, force=name)
+    attempt(case, d, 130, 300, spoil=inf_row, dtype=dtype, force=name)
 attempt(case, 128, 4096, 4096, h=12, kv=12)  # enough rows and keys for it to be chosen
 attempt(case, 128, 8192, 8192, h=6, kv=2, right=0)
+attempt(case, 64, 8200, 8200, h=4, kv=2, right=0)
 for dk, dv in ((80, 80), (96, 96), (72, 72), (8, 8), (192, 128), (64, 128), (128, 64), (40, 56)):
     attempt(case, dk, 300, 500, dv=dv, right=0)
 print(f"{done - bad} passed, {bad} failed", flush=True)

@@ -21,7 +21,11 @@ struct Shape {
   static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
   static constexpr bool kStaged = kStaged_;          // rows leave through shared memory
   static constexpr bool kHooks = kHooks_;            // soft-cap and ALiBi
-  static constexpr bool kGather = false;             // single keys after the tiles
+  // PV's weights go through shared memory: registers hold either more scores or those.
+  static constexpr bool kSharedWeights = kKeys > 128;
+  static constexpr int kWeightBytes = kSharedWeights ? 64 * kKeys * 2 : 1;  // a warpgroup
+  static_assert(!kSharedWeights || kKeys % 64 == 0);
+  static constexpr bool kGather = false;  // single keys after the tiles
 
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
@@ -108,6 +112,7 @@ struct Storage {
   alignas(1024) uint8_t k[S::kKvStages][S::kKvBytes];
   alignas(1024) uint8_t v[S::kKvStages][S::kKvBytes];
   alignas(1024) uint8_t out[S::kStaged ? 4 * S::kGroups : 1][S::kStaged ? 16 * S::kD * 2 : 1];
+  alignas(1024) uint8_t weights[S::kSharedWeights ? S::kGroups : 1][S::kWeightBytes];
   uint64_t q_full[S::kQStages], q_empty[S::kQStages];
   uint64_t k_full[S::kKvStages], k_empty[S::kKvStages];
   uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];

@@ -9,6 +9,7 @@
 #include "cuda/sm90/call.h"
 #include "cuda/sm90/repair.h"
 #include "cuda/sm90/rows.h"
+#include "cuda/sm90/weights.h"
 #include "cuda/sm90/wgmma.h"
 
 namespace regard::cuda::sm90 {
@@ -21,7 +22,7 @@ class Consumer {
   using Pv = wgmma::Mma<T, S::kD>;
   using Scores = float[S::kKeys / 2];
   using Accumulator = float[S::kD / 2];
-  using Weights = uint32_t[S::kKeys / 4];
+  using Weights = uint32_t[S::kKeys / 4];  // not used where they are shared
   // The statistics of this thread's two rows (r and r + 8): raw maximum, sum over own columns, the
   // score beyond which the maximum follows; `rare`, of the warp: large scores, or rows without any.
   struct Stats {
@@ -57,7 +58,9 @@ class Consumer {
       step<true>(o, s, p);
       while (step<false>(o, s, p)) continue;
       ptx::wait(v_full(), v_.phase);
+      if constexpr (S::kSharedWeights) my_turn();
       issue_pv(o, p);
+      if constexpr (S::kSharedWeights) my_turn_ends();
       arrive(o);
       give_back_v();
       store(o, now_, weighed_.slot);
@@ -73,7 +76,8 @@ class Consumer {
   // The next work's first QK overlaps this one's last PV.
   static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
   static constexpr bool kTurns = S::kGroups == 3;  // two groups find their rhythm alone
-  static constexpr uint32_t kFirstTurn = 1;        // named barrier of group 0; 0 is __syncthreads
+  static_assert(kTurns || !S::kSharedWeights);
+  static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
 
   static __device__ __forceinline__ constexpr uint32_t at(size_t offset) {
     return kSharedBase + static_cast<uint32_t>(offset);
@@ -166,7 +170,14 @@ class Consumer {
     }
     k_here_ = ptx::over(k_full(), k_.phase);
     v_here_ = ptx::over(v_full(), v_.phase);
-    to_weights(s, p);
+    if constexpr (S::kSharedWeights) {
+      // Here, as PV of the step before has read its own from the same place. The turn's barrier
+      // orders them before PV.
+      share_weights<T>(s, at(offsetof(Storage<S>, weights)) + group_ * S::kWeightBytes,
+                       threadIdx.x % 128 / 32 * 16 + (lane_ & 15), lane_, now_.sum);
+    } else {
+      round_weights<T>(s, p);
+    }
     weighed_ = part;
     return true;
   }
@@ -229,7 +240,15 @@ class Consumer {
                                     v_.slot * S::kKvBytes);
 #pragma unroll
     for (int i = 0; i < S::kKeys / 16; ++i) {
-      Pv::template rs<1>(o, &p[4 * i], b + i * (16 * 8), !weighed_.first || i > 0);
+      const uint64_t values = b + i * (16 * 8);
+      const bool add = !weighed_.first || i > 0;
+      if constexpr (S::kSharedWeights) {
+        const uint64_t a = wgmma::moved(wgmma::k_major(at(offsetof(Storage<S>, weights))),
+                                        group_ * S::kWeightBytes);
+        Pv::template ss<1>(o, a + (i / 4) * (64 * 8) + (i % 4) * 2, values, add);
+      } else {
+        Pv::template rs<1>(o, &p[4 * i], values, add);
+      }
     }
     wgmma::commit();
   }
@@ -300,36 +319,8 @@ class Consumer {
     }
   }
 
-  // Of this thread's scores alone. Four chains side by side, because one waits for its own latency.
-  __device__ __forceinline__ void thread_max(const Scores& s, float (&top)[2]) const {
-    float a[4] = {s[0], s[1], s[2], s[3]};
-#pragma unroll
-    for (int i = 4; i < S::kKeys / 2; ++i) a[i % 4] = fmaxf(a[i % 4], s[i]);
-    top[0] = fmaxf(a[0], a[1]);
-    top[1] = fmaxf(a[2], a[3]);
-  }
-
-  // s = exp2(scale s - max), and its sums by row.
-  __device__ __forceinline__ void exponentials(Scores& s, float scale, const float (&max)[2],
-                                               Stats& now) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float a = 0, b = 0;
-#pragma unroll
-      for (int i = 0; i < S::kKeys / 8; ++i) {
-        float& x = s[4 * i + 2 * half];
-        float& y = s[4 * i + 2 * half + 1];
-        x = ptx::exp2(fmaf(x, scale, -max[half]));
-        y = ptx::exp2(fmaf(y, scale, -max[half]));
-        a += x;
-        b += y;
-      }
-      now.sum[half] += a + b;
-    }
-  }
-
-  // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
-  // `o` must shrink.
+  // Waits for QK, which `kLater` groups of products follow, and turns scores into weights, or into
+  // logits where weights are shared. True: `o` must shrink.
   template <int kLater>
   __device__ __forceinline__ bool softmax(Scores& s, float (&shrink)[2], const Part& part) {
     constexpr float kLarge = 64;
@@ -373,19 +364,17 @@ class Consumer {
         m[0] = m[1] = 0;
       }
     }
-    exponentials(s, scale, m, now);
+    if constexpr (S::kSharedWeights) {
+      to_logits(s, scale, m);
+    } else {
+      exponentials(s, scale, m, now.sum);
+    }
     return moved;
   }
 
   __device__ __forceinline__ void rescale(Accumulator& o, const float (&shrink)[2]) {
 #pragma unroll
     for (int i = 0; i < S::kD / 2; ++i) o[i] *= shrink[i / 2 % 2];
-  }
-
-  // The layout of the scores is that of the A operand: 16 keys are two groups of eight.
-  __device__ __forceinline__ void to_weights(const Scores& s, Weights& p) {
-#pragma unroll
-    for (int i = 0; i < S::kKeys / 4; ++i) p[i] = pack(s[2 * i], s[2 * i + 1], T());
   }
 
   const Call& c_;

@@ -81,12 +81,15 @@ Grid grid(const Params& p, int rows_a_tile) {
 
 // At head size 128, three warpgroups hide each other's latencies, but a tile of 192 rows takes
 // longer to begin and to end: it is for rows that read many keys, and where its rounds of works
-// are at most a twentieth longer in all than those of 128 rows.
+// are at most a twentieth longer in all than those of 128 rows. At head size 64, so are steps of
+// 192 keys, sooner where the diagonal cuts a last one anyway.
 bool pays(const Params& p, const Instance& x) {
-  if (p.force || x.d != 128 || x.rows != 192) return true;
+  const bool wide = x.d == 64 && x.keys == 192;
+  if (p.force || (!wide && (x.d != 128 || x.rows != 192))) return true;
   if (p.cu_q) return false;  // lengths are not known here
   const int64_t window = p.left < 0 ? p.nk : std::min(p.nk, p.left + p.sink + 1);
   const int64_t keys = p.right < 0 ? window : std::min(window, p.nk - p.nq / 2);
+  if (wide) return keys >= (p.right < 0 ? 12288 : 4096);
   const auto rounds = [&](int rows) { return (grid(p, rows).works + p.sms - 1) / p.sms * rows; };
   return keys >= 4096 && rounds(192) <= 1.05 * rounds(128);
 }

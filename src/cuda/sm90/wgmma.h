@@ -111,18 +111,19 @@ __device__ __forceinline__ uint64_t moved(uint64_t base, uint32_t bytes) {
 template <class T, int kN>
 struct Mma;
 
-// ss: A K-major in shared memory, B K-major. rs: A in registers, B MN-major (kMn) or K-major.
+// ss: A K-major in shared memory; rs: A in registers; B MN-major (kMn) or K-major.
 // `add` false: D starts at zero. N2.. are the operand numbers after the kN / 2 accumulators.
 #define REGARD_MMA(T, NAME, N, A0, A1, A2, A3, A4, A5, A6)                                      \
   template <>                                                                                   \
   struct Mma<T, N> {                                                                            \
+    template <int kMn = 0>                                                                      \
     static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b,        \
                                               bool add) {                                       \
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #A2                                   \
                    ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
-                   " {" REGARD_D_N##N "}, %" #A0 ", %" #A1 ", p, 1, 1, 0, 0;\n}\n"              \
+                   " {" REGARD_D_N##N "}, %" #A0 ", %" #A1 ", p, 1, 1, 0, %" #A3 ";\n}\n"       \
                    : REGARD_F_N##N                                                              \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));                               \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kMn));                     \
     }                                                                                           \
     template <int kMn>                                                                          \
     static __device__ __forceinline__ void rs(float (&d)[N / 2], const uint32_t* a, uint64_t b, \

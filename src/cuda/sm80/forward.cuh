@@ -322,17 +322,17 @@ struct Block {
 
   // Whether the warp's part of V holds an infinity or NaN.
   __device__ __forceinline__ bool values_not_finite(const T* values) const {
-    constexpr uint32_t kExponent = sizeof(T) == 2 && kIsBf16<T> ? 0x7f80 : 0x7c00;
+    // Added to a magnitude, its exponent's last bit reaches the sign where all of it is set.
+    constexpr uint32_t kLast = kIsBf16<T> ? 0x00800080 : 0x04000400;
     constexpr int kChunks = S::kOwnDv / 8;
-    bool bad = false;
+    uint32_t signs = 0;
     for (int c = lane; c < S::kOwnKeys * kChunks; c += 32) {
       const int r = wn * S::kOwnKeys + c / kChunks, chunk = wd * kChunks + c % kChunks;
       const uint4 x = *reinterpret_cast<const uint4*>(reinterpret_cast<const char*>(values) +
                                                       swizzled<S::kDv>(r, chunk));
-      for (uint32_t w : {x.x, x.y, x.z, x.w})
-        bad |= (w & kExponent) == kExponent || (w >> 16 & kExponent) == kExponent;
+      for (uint32_t w : {x.x, x.y, x.z, x.w}) signs |= (w & 0x7fff7fff) + kLast;
     }
-    return __any_sync(~0u, bad);
+    return __any_sync(~0u, (signs & 0x80008000) != 0);
   }
 
   __device__ __forceinline__ void softmax_weights(bool poisoned) {

@@ -25,7 +25,7 @@ struct Instance {
 // In the order of instances.def.
 const std::vector<Instance>& instances();
 // Pair by pair (pairs.cu): weights of features, values skipped at any head size.
-const Instance& pairs_instance(Type);
+const Instance& pairs_instance(Type, int64_t dv);
 
 void launch_merge(const MergeParams&, int warps, bool overlap, void* stream);
 void launch_pool(const PoolParams&, void* stream);

@@ -1,19 +1,29 @@
 // Pair by pair in f32: weights of features, and values skipped where the tensor cores' loop does
-// not fit. A block has 16 rows, a warp 4 of them; a tile is 64 keys, two a lane.
+// not fit. A block has rows for 4 warps, a warp kOwn of them; a tile is 64 keys, two a lane.
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/pieces.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
 
-constexpr int kWarps = 4, kOwn = 4, kRows = kWarps * kOwn;
-constexpr int kKeys = 64, kStep = 64, kMaxDv = 512;
-constexpr uint32_t kForbidden = 0x80000000u;  // minus zero as a weight
+constexpr int kWarps = 4, kKeys = 64, kStep = 64;  // channels at a time
+constexpr uint32_t kForbidden = 0x80000000u;       // minus zero as a weight
 
-// What merge_pieces asks for.
+// Values of at most kDv channels: what is kept of a row limits the rows of a warp.
+template <class T_, int kDv_, int kOwn_>
 struct Shape {
+  using T = T_;
   static constexpr bool kLean = false;
-  static constexpr int kDv = kMaxDv, kThreads = 32 * kWarps;
+  static constexpr int kDv = kDv_, kOwn = kOwn_, kRows = kWarps * kOwn, kThreads = 32 * kWarps;
+};
+
+template <class S>
+struct Memory {
+  float keys[kKeys][kStep + 1];
+  alignas(16) float queries[S::kRows][kStep];
+  int4 row[S::kRows];  // {lo, hi, sink, query}
+  int id[kKeys];       // -1: past the tile's end
+  float key_top[kKeys], query_top[S::kRows];
 };
 
 template <class T>
@@ -34,25 +44,31 @@ __device__ float read(const char* at, Type type) {
 }
 
 // 2^(e - top) of a row's log2 features.
-__device__ float raised(float e, float top) { return e == top ? 1.0f : exp2f(e - top); }
+__device__ float raised(float e, float top) { return e == top ? 1.0f : exp2_fast(e - top); }
 
-template <class T>
+template <class S>
 class Block {
+  using T = typename S::T;
+  static constexpr int kOwn = S::kOwn;
+
  public:
-  __device__ Block(const Params& p, const Item& item, float (*keys)[kStep + 1],
-                   float (*queries)[kStep], int* ids)
+  __device__ Block(const Params& p, const Item& item, Memory<S>& memory)
       : p_(p),
         item_(item),
         warp_(threadIdx.x / 32),
         lane_(threadIdx.x % 32),
         kv_head_(item.h0 / p.group),
-        keys_(keys),
-        queries_(queries),
-        ids_(ids) {
+        m_(memory) {
     for (int u = 0; u < kOwn; ++u) {
       own_[u] = {};
       for (float2& a : acc_[u]) a = make_float2(0, 0);
     }
+    for (int n = threadIdx.x; n < S::kRows; n += S::kThreads) {
+      const int r = min(n, rows() - 1), i = query_of<S>(p, item, r);
+      m_.row[n] = make_int4(p.lo[i], p.hi[i], p.sink[i], i);
+      m_.query_top[n] = p.features > 0 ? p.q_top[query_at(r, i)] : 0;
+    }
+    __syncthreads();
   }
 
   __device__ void run() {
@@ -60,16 +76,25 @@ class Block {
       float s[kOwn][2] = {};
       const int n = size(t);
       __syncthreads();  // the tile before has been read
-      if (threadIdx.x < kKeys) ids_[threadIdx.x] = int(threadIdx.x) < n ? id(t, threadIdx.x) : -1;
+      if (threadIdx.x < kKeys) {
+        const int key = int(threadIdx.x) < n ? id(t, threadIdx.x) : -1;
+        m_.id[threadIdx.x] = key;
+        m_.key_top[threadIdx.x] = p_.features > 0 && key >= 0 ? p_.k_top[key_at(key)] : 0;
+      }
       for (int r = 0; r < width(); r += kStep) multiply(r, s);
 #pragma unroll
       for (int u = 0; u < kOwn; ++u) {
         if (row(u) >= rows()) continue;
-        for (int half = 0; half < 2; ++half)
-          s[u][half] = score(u, ids_[lane_ + 32 * half], s[u][half]);
+        s[u][0] = score(u, lane_, s[u][0]), s[u][1] = score(u, lane_ + 32, s[u][1]);
         weigh(u, s[u]);
       }
-      add_values(n, s);
+      bool clean = true;
+#pragma unroll
+      for (int u = 0; u < kOwn; ++u)
+        for (int half = 0; half < 2; ++half)
+          clean &= row(u) >= rows() || lane_ + 32 * half >= n ||
+                   __float_as_uint(s[u][half]) != kForbidden;
+      __all_sync(~0u, clean) ? add_values<true>(n, s) : add_values<false>(n, s);
     }
   }
 
@@ -79,7 +104,7 @@ class Block {
       if (row(u) >= rows()) continue;
       RowHead h = own_[u];
       for (int d = 16; d > 0; d /= 2) h.sum += __shfl_xor_sync(~0u, h.sum, d);
-      const int i = query_of<Shape>(p_, item_, row(u)), head = head_of(u);
+      const int i = m_.row[row(u)].w, head = head_of(u);
       char* out = p_.out.data + item_.b * p_.out.batch + head * p_.out.head + i * p_.out.token;
       Type type = p_.out_type;
       float factor = 1;
@@ -95,7 +120,7 @@ class Block {
                                     i * p_.lse.token) = row_lse(h);
       }
 #pragma unroll
-      for (int k = 0; k < kMaxDv / 64; ++k) {
+      for (int k = 0; k < S::kDv / 64; ++k) {
         const int c = k * 64 + lane_ * 2;
         if (c < p_.dv) write2(out, type, c, acc_[u][k].x * factor, acc_[u][k].y * factor);
       }
@@ -132,10 +157,10 @@ class Block {
     return head + p_.pages[item_.b * p_.pages_row + (key >> p_.page_shift)] * page +
            (key & p_.page_mask) * x.token;
   }
-  __device__ int64_t query_at(int r) const {  // in rows of features
+  // Rows of features.
+  __device__ int64_t query_at(int r, int i) const {
     const int heads = p_.group * p_.kv_heads;
-    return (int64_t(item_.b) * heads + item_.h0 + r % item_.heads) * p_.nq +
-           query_of<Shape>(p_, item_, r);
+    return (int64_t(item_.b) * heads + item_.h0 + r % item_.heads) * p_.nq + i;
   }
   __device__ int64_t key_at(int key) const {
     return (int64_t(item_.b) * p_.kv_heads + kv_head_) * p_.nk + key;
@@ -144,49 +169,53 @@ class Block {
   // s += products of channels (features) [first, first + kStep).
   __device__ void multiply(int first, float (&s)[kOwn][2]) {
     __syncthreads();
-    for (int e = threadIdx.x; e < kKeys * kStep; e += 32 * kWarps) {
-      const int j = e / kStep, c = first + e % kStep, key = ids_[j];
+    const int own = threadIdx.x % kStep, c = first + own;
+#pragma unroll 4
+    for (int j = threadIdx.x / kStep; j < kKeys; j += S::kThreads / kStep) {
+      const int key = m_.id[j];
       float x = 0;
       if (key >= 0 && c < width())
         x = p_.features > 0
-                ? raised(p_.k_features[key_at(key) * p_.features + c], p_.k_top[key_at(key)])
+                ? raised(p_.k_features[key_at(key) * p_.features + c], m_.key_top[j])
                 : to_float(reinterpret_cast<const T*>(key_row(p_.k, p_.k_page, key))[c]);
-      keys_[j][e % kStep] = x;
+      m_.keys[j][own] = x;
     }
-    for (int e = threadIdx.x; e < kRows * kStep; e += 32 * kWarps) {
-      const int r = e / kStep, c = first + e % kStep;
+    for (int r = threadIdx.x / kStep; r < S::kRows; r += S::kThreads / kStep) {
+      const int i = m_.row[r].w, head = item_.h0 + r % item_.heads;
       float x = 0;
       if (r < rows() && c < width())
         x = p_.features > 0
-                ? raised(p_.q_features[query_at(r) * p_.features + c], p_.q_top[query_at(r)])
-                : to_float(reinterpret_cast<const T*>(
-                      p_.q.data + item_.b * p_.q.batch + (item_.h0 + r % item_.heads) * p_.q.head +
-                      query_of<Shape>(p_, item_, r) * p_.q.token)[c]);
-      queries_[r][e % kStep] = x;
+                ? raised(p_.q_features[query_at(r, i) * p_.features + c], m_.query_top[r])
+                : to_float(reinterpret_cast<const T*>(p_.q.data + item_.b * p_.q.batch +
+                                                      head * p_.q.head + i * p_.q.token)[c]);
+      m_.queries[r][own] = x;
     }
     __syncthreads();
-#pragma unroll 8
-    for (int c = 0; c < kStep; ++c) {
-      const float a = keys_[lane_][c], b = keys_[lane_ + 32][c];
+#pragma unroll 4
+    for (int k = 0; k < kStep; k += 4) {
+      float a[4], b[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) a[e] = m_.keys[lane_][k + e], b[e] = m_.keys[lane_ + 32][k + e];
 #pragma unroll
       for (int u = 0; u < kOwn; ++u) {
-        const float q = queries_[row(u)][c];
-        s[u][0] = fmaf(q, a, s[u][0]), s[u][1] = fmaf(q, b, s[u][1]);
+        const float4 q = *reinterpret_cast<const float4*>(&m_.queries[row(u)][k]);
+        s[u][0] = fmaf(q.w, a[3], fmaf(q.z, a[2], fmaf(q.y, a[1], fmaf(q.x, a[0], s[u][0]))));
+        s[u][1] = fmaf(q.w, b[3], fmaf(q.z, b[2], fmaf(q.y, b[1], fmaf(q.x, b[0], s[u][1]))));
       }
     }
   }
 
   // A product as a score in units of log2 e; -inf: forbidden.
-  __device__ float score(int u, int key, float product) const {
-    if (key < 0) return -kInf;
-    const int i = query_of<Shape>(p_, item_, row(u)), head = head_of(u);
-    if (!((key >= p_.lo[i] && key < p_.hi[i]) || key < p_.sink[i])) return -kInf;
+  __device__ float score(int u, int j, float product) const {
+    const int4 r = m_.row[row(u)];
+    const int key = m_.id[j], i = r.w, head = head_of(u);
+    if (key < 0 || !((key >= r.x && key < r.y) || key < r.z)) return -kInf;
     if (p_.mask) {
       const uint64_t* words =
           p_.mask + item_.b * p_.mask_batch + head * p_.mask_head + i * p_.mask_row;
       if (!(words[key >> 6] >> (key & 63) & 1)) return -kInf;
     }
-    if (p_.features > 0) return log_product(query_at(row(u)), key_at(key), product);
+    if (p_.features > 0) return log_product(query_at(row(u), i), key_at(key), product);
     return logit(i, head, key, product);
   }
 
@@ -241,131 +270,77 @@ class Block {
     for (float2& a : acc_[u]) a.x *= scale, a.y *= scale;
   }
 
+  // O += P V. kClean: no pair is forbidden; else such pairs must not touch infinities and NaN.
+  template <bool kClean>
   __device__ void add_values(int n, const float (&s)[kOwn][2]) {
-    for (int j = 0; j < n; ++j) {
-      float w[kOwn];
-      bool any = false;
 #pragma unroll
-      for (int u = 0; u < kOwn; ++u) {
-        w[u] = __shfl_sync(~0u, j < 32 ? s[u][0] : s[u][1], j % 32);
-        any |= row(u) < rows() && __float_as_uint(w[u]) != kForbidden;
-      }
-      if (!any) continue;
-      const char* const v = key_row(p_.v, p_.v_page, ids_[j]);
-#pragma unroll
-      for (int k = 0; k < kMaxDv / 64; ++k) {
-        const int c = k * 64 + lane_ * 2;
-        if (c >= p_.dv) break;
-        const float2 x = pair_at<T>(v, c);
+    for (int half = 0; half < 2; ++half)
+#pragma unroll 2
+      for (int j = 32 * half; j < min(n, 32 * half + 32); ++j) {
+        float w[kOwn];
+        bool any = false;
 #pragma unroll
         for (int u = 0; u < kOwn; ++u) {
-          if (__float_as_uint(w[u]) == kForbidden) continue;
-          acc_[u][k].x = fmaf(w[u], x.x, acc_[u][k].x),
-          acc_[u][k].y = fmaf(w[u], x.y, acc_[u][k].y);
+          w[u] = __shfl_sync(~0u, s[u][half], j % 32);
+          any |= row(u) < rows() && __float_as_uint(w[u]) != kForbidden;
+        }
+        if (!kClean && !any) continue;
+        const char* const v = key_row(p_.v, p_.v_page, m_.id[j]);
+#pragma unroll
+        for (int k = 0; k < S::kDv / 64; ++k) {
+          const int c = k * 64 + lane_ * 2;
+          const float2 x = c < p_.dv ? pair_at<T>(v, c) : make_float2(0, 0);
+#pragma unroll
+          for (int u = 0; u < kOwn; ++u) {
+            if (!kClean && __float_as_uint(w[u]) == kForbidden) continue;
+            float2& to = acc_[u][k];
+            to.x = fmaf(w[u], x.x, to.x), to.y = fmaf(w[u], x.y, to.y);
+          }
         }
       }
-    }
   }
 
   const Params& p_;
   const Item& item_;
   const int warp_, lane_, kv_head_;
-  float (*const keys_)[kStep + 1];
-  float (*const queries_)[kStep];
-  int* const ids_;
+  Memory<S>& m_;
   RowHead own_[kOwn];  // sums: a lane's share
-  float2 acc_[kOwn][kMaxDv / 64];
+  float2 acc_[kOwn][S::kDv / 64];
 };
 
-template <class T>
-__global__ void __launch_bounds__(32 * kWarps) pairs_kernel(const __grid_constant__ Params p) {
-  __shared__ float keys[kKeys][kStep + 1], queries[kRows][kStep];
-  __shared__ int ids[kKeys];
+template <class S>
+__global__ void __launch_bounds__(S::kThreads) pairs_kernel(const __grid_constant__ Params p) {
+  __shared__ Memory<S> memory;
   const Item item = p.items[blockIdx.x];
-  Block<T> block(p, item, keys, queries, ids);
+  Block<S> block(p, item, memory);
   block.run();
   block.write_rows();
-  if (p.done && item.pieces > 1) merge_pieces<Shape>(p, item);
+  if (p.done && item.pieces > 1) merge_pieces<S>(p, item);
 }
 
-template <class T>
-int prepare() {
-  int blocks = 0;
-  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, pairs_kernel<T>, 32 * kWarps, 0);
-  return blocks;
-}
-
-template <class T>
-void launch(const Params& p, int64_t items, bool, void* stream) {
-  pairs_kernel<T><<<unsigned(items), 32 * kWarps, 0, cudaStream_t(stream)>>>(p);
-}
-
-// One warp a row: log2 phi and the greatest of it.
-template <class T>
-__global__ void features_kernel(const __grid_constant__ FeatureParams p) {
-  constexpr float kLog2e = 1.4426950408889634f;
-  __shared__ float rows[kWarps][576];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int64_t n = int64_t(blockIdx.x) * kWarps + warp;
-  if (n >= p.rows) return;
-  const int i = int(n % p.n), h = int(n / p.n % p.heads);
-  const int64_t b = n / p.n / p.heads;
-  const char* from = p.from.data + h * p.from.head;
-  from += p.pages ? p.pages[b * p.pages_row + (i >> p.page_shift)] * p.page +
-                        (i & p.page_mask) * p.from.token
-                  : b * p.from.batch + i * p.from.token;
-  float* const x = rows[warp];
-  float most = -kInf, sum = 0, squares = 0;
-  for (int c = lane; c < p.d; c += 32) {
-    x[c] = to_float(reinterpret_cast<const T*>(from)[c]);
-    most = fmaxf(most, x[c]), squares = fmaf(x[c], x[c], squares);
-  }
-  for (int d = 16; d > 0; d /= 2) {
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
-    squares += __shfl_xor_sync(~0u, squares, d);
-  }
-  __syncwarp();
-  for (int c = lane; c < p.d; c += 32) sum += expf(x[c] - most);
-  for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-  float top = -kInf;
-  for (int r = lane; r < p.m; r += 32) {
-    float e;
-    if (p.kind == WeightKind::random) {
-      float dot = 0;
-      for (int c = 0; c < p.d; ++c) dot = fmaf(p.directions[c * p.m + r], x[c], dot);
-      e = p.factor * dot - p.half * squares + p.offset;
-    } else if (p.kind == WeightKind::softmax) {
-      e = (x[r] - most) * kLog2e - log2f(sum);
-    } else if (p.kind == WeightKind::elu) {
-      e = (x[r] > 0 ? log1pf(x[r]) : x[r]) * kLog2e;
-    } else {
-      e = x[r] < 0 ? -kInf : log2f(x[r]);  // NaN stays
-    }
-    p.to[n * p.m + r] = e;
-    top = fmaxf(top, e);
-  }
-  for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-  if (lane == 0) p.top[n] = top == -kInf ? 0 : top;
+template <class S>
+Instance instance(const char* name, Type type) {
+  const auto prepare = [] {
+    int blocks = 0;
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, pairs_kernel<S>, S::kThreads, 0);
+    return blocks;
+  };
+  const auto launch = [](const Params& p, int64_t items, bool, void* stream) {
+    pairs_kernel<S><<<unsigned(items), S::kThreads, 0, cudaStream_t(stream)>>>(p);
+  };
+  return {name, type, Kind::any, 576, S::kDv, S::kRows, kKeys, prepare, launch};
 }
 
 }  // namespace
 
-const Instance& pairs_instance(Type type) {
-  static const Instance bf16 = {
-      "pairs_bf16",           Type::bf16,           Kind::any, 576, kMaxDv, kRows, kKeys,
-      prepare<__nv_bfloat16>, launch<__nv_bfloat16>};
-  static const Instance f16 = {"pairs_f16", Type::f16, Kind::any,       576,           kMaxDv,
-                               kRows,       kKeys,     prepare<__half>, launch<__half>};
-  return type == Type::bf16 ? bf16 : f16;
-}
-
-void launch_features(const FeatureParams& p, void* stream) {
-  const unsigned blocks = unsigned((p.rows + kWarps - 1) / kWarps);
-  if (p.type == Type::bf16) {
-    features_kernel<__nv_bfloat16><<<blocks, 32 * kWarps, 0, cudaStream_t(stream)>>>(p);
-  } else {
-    features_kernel<__half><<<blocks, 32 * kWarps, 0, cudaStream_t(stream)>>>(p);
-  }
+const Instance& pairs_instance(Type type, int64_t dv) {
+  static const Instance all[] = {
+      instance<Shape<__nv_bfloat16, 128, 8>>("pairs_128_bf16", Type::bf16),
+      instance<Shape<__nv_bfloat16, 512, 4>>("pairs_512_bf16", Type::bf16),
+      instance<Shape<__half, 128, 8>>("pairs_128_f16", Type::f16),
+      instance<Shape<__half, 512, 4>>("pairs_512_f16", Type::f16),
+  };
+  return all[(type == Type::bf16 ? 0 : 2) + (dv > 128)];
 }
 
 }  // namespace regard::cuda::sm80

@@ -167,7 +167,7 @@ class Sm80 : public Ready {
     if (!of_features)
       w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
                                  [](const Instance& i) { return i.prepare() > 0; });
-    if (!w.instance) w.instance = &pairs_instance(type_);
+    if (!w.instance) w.instance = &pairs_instance(type_, p_.dv);
     const int per_sm = w.instance->prepare();
     if (per_sm == 0)
       throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));

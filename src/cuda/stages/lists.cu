@@ -56,30 +56,14 @@ __global__ void lengths_kernel(const __grid_constant__ TileLists p) {
 
 // One block: sums over tiles of kScan lengths, with what is before them carried along.
 __global__ void __launch_bounds__(kScan) sums_kernel(int64_t* start, int64_t n) {
-  __shared__ int64_t warps[kScan / 32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int64_t before = 0;
   if (threadIdx.x == 0) start[0] = 0;
   for (int64_t first = 1; first <= n; first += kScan) {
-    const int64_t at = first + threadIdx.x;
-    int64_t x = at <= n ? start[at] : 0;
-#pragma unroll
-    for (int width = 1; width < 32; width *= 2) {
-      const int64_t y = __shfl_up_sync(~0u, x, width);
-      if (lane >= width) x += y;
-    }
-    if (lane == 31) warps[warp] = x;
-    __syncthreads();
-    int64_t all = warps[lane];
-#pragma unroll
-    for (int width = 1; width < 32; width *= 2) {
-      const int64_t y = __shfl_up_sync(~0u, all, width);
-      if (lane >= width) all += y;
-    }
-    const int64_t ahead = __shfl_sync(~0u, all, (warp + 31) % 32);
-    if (at <= n) start[at] = before + x + (warp > 0 ? ahead : 0);
-    before += __shfl_sync(~0u, all, 31);
-    __syncthreads();
+    const int64_t at = first + threadIdx.x, own = at <= n ? start[at] : 0;
+    int64_t total;
+    const int64_t ahead = before_in_block<kScan>(own, total);
+    if (at <= n) start[at] = before + ahead + own;
+    before += total;
   }
 }
 

@@ -15,30 +15,6 @@ __device__ uint32_t rank_of(float score, bool forced) {
   return score != score || score == -kInf ? 0 : ordered(score + 0.0f);  // -0 becomes 0: they tie
 }
 
-// Sums of `x` over the threads before this one; `total` of all.
-__device__ int before_in_block(int x, int& total) {
-  __shared__ int warps[kThreads / 32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int sum = x;
-#pragma unroll
-  for (int width = 1; width < 32; width *= 2) {
-    const int y = __shfl_up_sync(~0u, sum, width);
-    if (lane >= width) sum += y;
-  }
-  __syncthreads();  // the sums before have been read
-  if (lane == 31) warps[warp] = sum;
-  __syncthreads();
-  int all = warps[lane];
-#pragma unroll
-  for (int width = 1; width < 32; width *= 2) {
-    const int y = __shfl_up_sync(~0u, all, width);
-    if (lane >= width) all += y;
-  }
-  total = __shfl_sync(~0u, all, 31);
-  const int ahead = __shfl_sync(~0u, all, (warp + 31) % 32);
-  return (warp > 0 ? ahead : 0) + sum - x;
-}
-
 // One block an array of a head: the `wanted` best, ties to the lower index, as bits of the columns
 // or as an ascending list of the diagonals.
 __global__ void __launch_bounds__(kThreads) best_kernel(const __grid_constant__ Slashes p) {
@@ -80,11 +56,11 @@ __global__ void __launch_bounds__(kThreads) best_kernel(const __grid_constant__ 
     const uint32_t rank = i < n ? rank_of(x[i], i < forced) : 0;
     int equal, more;
     const bool tie = rank == least && rank != 0;
-    const int tie_before = ties + before_in_block(tie, equal);
+    const int tie_before = ties + before_in_block<kThreads>(int(tie), equal);
     const bool keep = wanted > 0 && rank != 0 && (rank > least || (tie && tie_before < need));
     ties += equal;
     if (slash) {
-      const int at = kept + before_in_block(keep, more);
+      const int at = kept + before_in_block<kThreads>(int(keep), more);
       if (keep) list[at] = i;
       kept += more;
     } else {

@@ -46,19 +46,44 @@ const DeviceInfo& device_info(int device) {
   return *info;
 }
 
+namespace {
+
+cudaMemPool_t make_pool(int device) {
+  cudaMemPool_t own = nullptr;
+  cudaMemPoolProps wanted = {};
+  wanted.allocType = cudaMemAllocationTypePinned;
+  wanted.location = {cudaMemLocationTypeDevice, device};
+  check(cudaMemPoolCreate(&own, &wanted), "make a pool of memory");
+  uint64_t keep = uint64_t(1) << 30;
+  check(cudaMemPoolSetAttribute(own, cudaMemPoolAttrReleaseThreshold, &keep), "set up a pool");
+  return own;
+}
+
+// Where uploads go: a stream and a pool of their own, so that they wait for nothing else.
+struct Aside {
+  cudaStream_t stream = nullptr;
+  cudaMemPool_t pool = nullptr;
+};
+Aside aside(int device) {
+  static std::mutex mutex;
+  static std::vector<Aside> known(64);
+  const std::lock_guard lock(mutex);
+  Aside& own = known.at(size_t(device));
+  if (!own.pool) {
+    check(cudaStreamCreateWithFlags(&own.stream, cudaStreamNonBlocking), "make a stream");
+    own.pool = make_pool(device);
+  }
+  return own;
+}
+
+}  // namespace
+
 cudaMemPool_t pool(int device) {
   static std::mutex mutex;
   static std::vector<cudaMemPool_t> known(64, nullptr);
   const std::lock_guard lock(mutex);
   cudaMemPool_t& own = known.at(size_t(device));
-  if (!own) {
-    cudaMemPoolProps wanted = {};
-    wanted.allocType = cudaMemAllocationTypePinned;
-    wanted.location = {cudaMemLocationTypeDevice, device};
-    check(cudaMemPoolCreate(&own, &wanted), "make a pool of memory");
-    uint64_t keep = uint64_t(1) << 30;
-    check(cudaMemPoolSetAttribute(own, cudaMemPoolAttrReleaseThreshold, &keep), "set up a pool");
-  }
+  if (!own) own = make_pool(device);
   return own;
 }
 
@@ -88,28 +113,26 @@ int64_t Upload::put_view(const View& v, int64_t (&stride)[4]) {
   return put(copy);
 }
 
-// Memory of our pool, which costs nothing to map once the pool has it. Given back when the device
-// is done with what may read it, as cudaFree does.
-static std::shared_ptr<void> pooled(int64_t bytes) {
-  int device = 0;
-  check(cudaGetDevice(&device), "find the current device");
-  void* p = nullptr;
-  check(cudaMallocFromPoolAsync(&p, size_t(std::max<int64_t>(1, bytes)), pool(device), nullptr),
-        "allocate device memory");
-  return {p, [device](void* x) {
-            int before = 0;
-            if (cudaGetDevice(&before) != cudaSuccess) return;
-            cudaSetDevice(device);
-            cudaDeviceSynchronize();
-            cudaFreeAsync(x, nullptr);
-            cudaSetDevice(before);
-          }};
-}
-
+// Memory of a pool, which costs nothing to map once the pool has it. Given back when the device is
+// done with what may read it, as cudaFree does.
 void Upload::send() {
   if (host_.empty()) return;
-  memory_ = pooled(int64_t(host_.size()));
-  cuda::copy(memory_.get(), host_.data(), int64_t(host_.size()));
+  int device = 0;
+  check(cudaGetDevice(&device), "find the current device");
+  const Aside own = aside(device);
+  void* p = nullptr;
+  check(cudaMallocFromPoolAsync(&p, host_.size(), own.pool, own.stream), "allocate device memory");
+  memory_ = {p, [device, own](void* x) {
+               int before = 0;
+               if (cudaGetDevice(&before) != cudaSuccess) return;
+               cudaSetDevice(device);
+               cudaDeviceSynchronize();
+               cudaFreeAsync(x, own.stream);
+               cudaSetDevice(before);
+             }};
+  check(cudaMemcpyAsync(p, host_.data(), host_.size(), cudaMemcpyHostToDevice, own.stream),
+        "copy memory");
+  check(cudaStreamSynchronize(own.stream), "copy memory");
   host_.clear();
 }
 

@@ -133,7 +133,11 @@ class Stage {
     return to;
   }
 
-  bool hopper() const { return cuda::device_info(device_).major == 9; }
+  // Multiprocessors of an sm_90; 0 on other cards.
+  int hopper_sms() const {
+    const DeviceInfo& d = cuda::device_info(device_);
+    return d.major == 9 ? d.sms : 0;
+  }
 
   Rows q, k;
 

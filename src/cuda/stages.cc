@@ -40,7 +40,7 @@ BlockScores antidiagonal(const Inputs& x, int block, int stride, void* stream) {
   for (int64_t row = 0; row < p.rows; row += rows) {
     p.first = int32_t(row * per_tile);
     p.groups = int32_t(std::min(rows * per_tile, p.q_groups - row * per_tile));
-    on::launch_antidiagonal(p, stage.hopper(), stream);
+    on::launch_antidiagonal(p, stage.hopper_sms(), stream);
   }
   stage.launched();
   return out;
@@ -117,7 +117,8 @@ on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream, float* su
   p.nq = problem.nq, p.nk = problem.nk, p.offset = problem.offset;
   p.offsets = std::max(p.nk, p.offset + p.nq), p.line = ceil_div(p.nk, 4) * 4;
   p.group = int32_t(problem.group()), p.probes = int32_t(std::min<int64_t>(last, p.nq));
-  p.part = kProbeRows, p.causal = x.causal, p.scale = problem.scale;
+  static_assert(on::kProbePart == kProbeRows);
+  p.causal = x.causal, p.scale = problem.scale;
   if (x.norm.kind == NormKind::softmax_sink)
     p.sink = stage.upload(x.norm.sink.data(), int64_t(x.norm.sink.size()));
   const int64_t pairs = problem.batch * problem.kv_heads, heads = problem.batch * problem.heads;
@@ -127,7 +128,7 @@ on::Probe probe(Stage& stage, const Inputs& x, int last, void* stream, float* su
   const int64_t together =
       std::clamp<int64_t>((int64_t(512) << 20) / (4 * rows * p.line), 1, pairs);
   p.logits = stage.memory<float>(together * rows * p.line);
-  p.top = stage.memory<uint32_t>(together * rows), p.inverse = stage.memory<float>(together * rows);
+  p.top = stage.memory<uint32_t>(together * rows), p.norms = stage.memory<float2>(together * rows);
   for (int64_t first = 0; first < pairs; first += together) {
     p.first = int32_t(first), p.count = int32_t(std::min(together, pairs - first));
     stage.zero(p.top, together * rows);

@@ -80,13 +80,14 @@ class Product {
     if (step < steps_) {
       Stage& s = stages_[step % kStages];
       const int t = step / chunks_, channel = step % chunks_ * kChunk;
+      const int64_t q_groups = p_.q.tokens / p_.stride, k_groups = p_.k.tokens / p_.stride;
       // 128 rows of 8 words each of q and k: 4 words a thread and matrix.
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = i * 32 + threadIdx.x / 8, word = threadIdx.x % 8;
         const bool q = g0_ + row < p_.q_groups, k = j0_ + row < p_.k_groups;
-        const int64_t q_token = int64_t(q ? g0_ + row : 0) * p_.stride + p_.stride - 1 - t;
-        const int64_t k_token = int64_t(k ? j0_ + row : 0) * p_.stride + t;
+        const int64_t q_token = (p_.stride - 1 - t) * q_groups + (q ? g0_ + row : 0);
+        const int64_t k_token = t * k_groups + (k ? j0_ + row : 0);
         copy16(at(s.q, row, word),
                p_.q.x + (bh_ * p_.q.tokens + q_token) * p_.q.padded + channel + word * 8, q);
         copy16(at(s.k, row, word),
@@ -168,7 +169,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* const logits = reinterpret_cast<float*>(memory);
   product.store(logits);
   __syncthreads();
-  finish_tiles(p, logits, kSide, kPitch, g0, end, j0, tiles, threadIdx.x, kThreads);
+  finish_tiles(p, logits, kSide, kPitch, blockIdx.z, g0, end, j0, tiles, threadIdx.x, kThreads);
 }
 
 // One block a row of tiles: the softmax of each group over its tiles, then the groups in order.
@@ -186,7 +187,7 @@ __global__ void __launch_bounds__(kThreads) tiles_kernel(const __grid_constant__
     float m = -kInf, sum = 0;
     for (int c = lane; c < tiles; c += 32) m = x[c].x > m ? x[c].x : m;
     m = max_of_lanes(m);
-    for (int c = lane; c < tiles; c += 32) sum += x[c].y * exponential::of(x[c].x - m);
+    for (int c = lane; c < tiles; c += 32) sum += x[c].y * falling_exponential(x[c].x - m);
     sum = fold(sum);
     if (lane == 0) top[g] = m, inverse[g] = __fdiv_rn(1.0f, sum), seen[g] = tiles;
   }
@@ -197,7 +198,7 @@ __global__ void __launch_bounds__(kThreads) tiles_kernel(const __grid_constant__
     for (int g = 0; g < count; ++g) {
       if (c >= seen[g]) continue;
       const float2 x = rows[int64_t(g) * p.cols + c];
-      sum = fmaf(x.y * exponential::of(x.x - top[g]), inverse[g], sum);
+      sum = fmaf(x.y * falling_exponential(x.x - top[g]), inverse[g], sum);
     }
     p.out[(bh * p.rows + row) * p.cols + c] = sum;
   }
@@ -205,9 +206,9 @@ __global__ void __launch_bounds__(kThreads) tiles_kernel(const __grid_constant__
 
 }  // namespace
 
-void launch_antidiagonal(const Antidiagonal& p, bool wgmma, void* stream) {
-  if (wgmma) {
-    launch_antidiagonal_products_sm90(p, stream);
+void launch_antidiagonal(const Antidiagonal& p, int hopper_sms, void* stream) {
+  if (hopper_sms > 0) {
+    launch_antidiagonal_products_sm90(p, hopper_sms, stream);
   } else {
     const int width = kSide / p.per_tile * p.per_tile;
     cudaFuncSetAttribute(product_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);

@@ -14,7 +14,8 @@ __device__ inline int visible(const Antidiagonal& p, int64_t g) {
 // From logits[row * pitch + column] of groups [g0, end) and `tiles` tiles from group j0 on to the
 // maximum and the sum of exponentials of each, by `threads` threads.
 __device__ inline void finish_tiles(const Antidiagonal& p, const float* logits, int rows, int pitch,
-                                    int g0, int end, int j0, int tiles, int thread, int threads) {
+                                    int64_t bh, int g0, int end, int j0, int tiles, int thread,
+                                    int threads) {
   for (int item = thread; item < rows * tiles; item += threads) {
     const int row = item % rows, tile = item / rows, g = g0 + row;
     if (g >= end) continue;
@@ -24,9 +25,8 @@ __device__ inline void finish_tiles(const Antidiagonal& p, const float* logits, 
     float top = -kInf, sum = 0;
     for (int j = 0; j < live; ++j) top = x[j] > top ? x[j] : top;
     const float shift = top == -kInf ? 0 : top;
-    for (int j = 0; j < live; ++j) sum += exponential::of(x[j] - shift);
-    p.tiles[(int64_t(blockIdx.z) * p.groups + g - p.first) * p.cols + begin / p.per_tile] =
-        make_float2(top, sum);
+    for (int j = 0; j < live; ++j) sum += falling_exponential(x[j] - shift);
+    p.tiles[(bh * p.groups + g - p.first) * p.cols + begin / p.per_tile] = make_float2(top, sum);
   }
 }
 

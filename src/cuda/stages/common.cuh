@@ -18,6 +18,53 @@ __device__ inline const T* row_of(const Rows& r, int64_t b, int h, int64_t token
   return reinterpret_cast<const T*>(r.data + b * r.batch + h * r.head + token * r.token);
 }
 
+// Whether rows lie at 16 bytes and are made of so many: then kWide loads take eight channels at
+// once.
+inline bool wide(const Rows& r) {
+  return (reinterpret_cast<uintptr_t>(r.data) | uintptr_t(r.batch | r.head | r.token)) % 16 == 0 &&
+         r.channels % 8 == 0;
+}
+// Eight channels of a row from channel t on, not yet waited for; zeros past its end and where there
+// is no row.
+template <class T, bool kWide>
+__device__ inline uint4 load8(const T* row, int t, int channels) {
+  uint4 x = {};
+  if constexpr (kWide) {
+    if (row && t < channels) x = *reinterpret_cast<const uint4*>(row + t);
+  } else {
+    T* const e = reinterpret_cast<T*>(&x);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (row && t + i < channels) e[i] = row[t + i];
+  }
+  return x;
+}
+template <class T>
+__device__ inline void to_floats(const uint4& x, float (&to)[8]) {
+  const T* const e = reinterpret_cast<const T*>(&x);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) to[i] = to_float(e[i]);
+}
+
+// exponential::of(x) for x <= 0 or NaN: the same bits with neither conversion nor second factor,
+// since 2^n is at least the least normal number. Adding kOnes rounds to a whole number.
+constexpr float kOnes = 12582912;  // 1.5 * 2^23
+__device__ inline float falling_exponential(float x) {
+  using namespace exponential;  // NOLINT
+  const float shifted = __fadd_rn(__fmul_rn(x, kLog2e), kOnes), n = __fadd_rn(shifted, -kOnes);
+  const float r = fmaf(n, -kLn2Low, fmaf(n, -kLn2High, x));
+  float y = 1.0f / 5040;
+  y = fmaf(y, r, 1.0f / 720);
+  y = fmaf(y, r, 1.0f / 120);
+  y = fmaf(y, r, 1.0f / 24);
+  y = fmaf(y, r, 1.0f / 6);
+  y = fmaf(y, r, 0.5f);
+  y = fmaf(y, r, 1.0f);
+  y = fmaf(y, r, 1.0f);
+  const float factor = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
+  return x < kLeast ? 0 : y * factor;
+}
+
 // The last step of matrix::sum_of: lane l's sum with that of lane l + 16, and so on. All lanes get
 // lane 0's, since the others add in another order.
 __device__ inline float fold(float x) {

@@ -19,10 +19,11 @@ struct Rows {
 
 // Levels (stages/levels.h) of every token, and their scales, in groups of `stride` tokens: token t
 // is number t % stride of group t / stride. Zeros fill the channels up to `padded`, a multiple of
-// kChunk, and the last group. There is room for the scales of `groups`, a multiple of 4.
+// kChunk, and the last group. The tokens of one number lie together, as products read them. There
+// is room for the scales of `groups`, a multiple of 4.
 constexpr int kChunk = 64;
 struct Levels {
-  uint16_t* x = nullptr;   // f16 [batch, heads, tokens, padded]
+  uint16_t* x = nullptr;   // f16 [batch, heads, stride, tokens / stride, padded]
   float* scale = nullptr;  // [batch, heads, stride, groups]
   int32_t padded = 0, tokens = 0, stride = 0, groups = 0;
 };
@@ -42,9 +43,9 @@ struct Antidiagonal {
   float scale = 0;  // of a product: the problem's over the stride
 };
 constexpr int kMostPerTile = 128;
-// wgmma: the products by the kernel that only sm_90 runs; the same numbers.
-void launch_antidiagonal(const Antidiagonal& p, bool wgmma, void* stream);
-void launch_antidiagonal_products_sm90(const Antidiagonal& p, void* stream);
+// hopper_sms: of an sm_90, whose products have a kernel of their own with the same numbers; else 0.
+void launch_antidiagonal(const Antidiagonal& p, int hopper_sms, void* stream);
+void launch_antidiagonal_products_sm90(const Antidiagonal& p, int sms, void* stream);
 
 // Rows of scores [rows, cols] to their softmax.
 struct Softmax {
@@ -74,17 +75,18 @@ struct PooledDots {
 };
 void launch_pooled_dots(const PooledDots& p, void* stream);
 
+constexpr int kProbePart = 16;  // queries that are added up first
 // Probabilities of the last queries, summed down columns and along diagonals, for KV heads
 // [first, first + count) of all batch items, counted together.
 struct Probe {
   Rows q, k;
-  float* logits = nullptr;  // [count, group, probes, line]; then their exponentials
+  float* logits = nullptr;  // [count, group, probes, line]
   uint32_t* top = nullptr;  // [count, group, probes], as ordered(): zero before
-  float* inverse = nullptr;
+  float2* norms = nullptr;  // what is subtracted from a row's logits, one over their sum
   float *vertical = nullptr, *slash = nullptr;  // [batch * heads, nk], [batch * heads, offsets]
   const float* sink = nullptr;                  // [heads] or null
   int64_t nq = 0, nk = 0, offset = 0, offsets = 0, line = 0;
-  int32_t first = 0, count = 0, group = 0, probes = 0, part = 0;  // part: queries added up first
+  int32_t first = 0, count = 0, group = 0, probes = 0;
   bool causal = false;
   float scale = 0;
 };

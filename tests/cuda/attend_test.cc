@@ -258,6 +258,9 @@ TEST_P(Cuda, PoisonStaysWhereItIsRead) {
       put(x.v, 0, 147, 7, bad);
       SCOPED_TRACE(bad);
       check(Plan::all(p).causal(), x);
+      Plan capped = Plan::all(p).causal();  // a cap leaves NaN and bounds an infinity
+      capped.branches[0].score.softcap = 20;
+      check(capped, x);
       check(Plan::band(p, 12, 0, 3), x);
       TileBits bits(1, 1, 5, 10);
       for (int64_t r = 0; r < 5; ++r)

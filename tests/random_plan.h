@@ -31,6 +31,17 @@ inline Tensor random_tensor(Rng& g, std::array<int64_t, 4> size, DType t = DType
   return out;
 }
 
+// The last query meets the last key.
+inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
+                       int64_t batch = 1) {
+  Problem p;
+  p.batch = batch, p.heads = heads, p.kv_heads = kv;
+  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
+  p.scale = 1 / std::sqrt(float(dk));
+  p.offset = nk - nq;
+  return p;
+}
+
 inline Problem random_problem(Rng& g, int64_t max_tokens = 70) {
   Problem p;
   p.batch = pick(g, 1, 2);

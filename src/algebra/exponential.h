@@ -22,12 +22,8 @@ inline constexpr float kSeries[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 
 inline constexpr float kLeast = -87.3f;
 inline constexpr float kMost = 88.7f;  // above it infinity
 
-// NaN gives NaN. Exponential() in src/stages/matrix.cc does the same to a vector.
-REGARD_HD inline float of(float x) {
-  if (x != x) return x;
-  if (x < kLeast) return 0;
-  if (x > kMost) return INFINITY;
-  const float n = rintf(x * kLog2e);
+// exp(x - n ln 2), n the whole number next to x / ln 2.
+REGARD_HD inline float of_rest(float x, float n) {
   const float r = fmaf(n, -kLn2Low, fmaf(n, -kLn2High, x));
   float y = 1.0f / 5040;
   y = fmaf(y, r, 1.0f / 720);
@@ -37,6 +33,16 @@ REGARD_HD inline float of(float x) {
   y = fmaf(y, r, 0.5f);
   y = fmaf(y, r, 1.0f);
   y = fmaf(y, r, 1.0f);
+  return y;
+}
+
+// NaN gives NaN. Exponential() in src/stages/matrix.cc does the same to a vector.
+REGARD_HD inline float of(float x) {
+  if (x != x) return x;
+  if (x < kLeast) return 0;
+  if (x > kMost) return INFINITY;
+  const float n = rintf(x * kLog2e);
+  const float y = of_rest(x, n);
   const int half = int(n) >> 1, rest = int(n) - half;  // 2^n in two factors: n may be 128
   const uint32_t a = uint32_t(half + 127) << 23, b = uint32_t(rest + 127) << 23;
 #if defined(__CUDA_ARCH__)

@@ -51,16 +51,6 @@ inline void PrintTo(const Kind& k, std::ostream* out) {
   *out << k.impl << " " << info(k.type).name;
 }
 
-inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
-                       int64_t batch = 1) {
-  Problem p;
-  p.batch = batch, p.heads = heads, p.kv_heads = kv;
-  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
-  p.scale = 1 / std::sqrt(float(dk));
-  p.offset = nk - nq;
-  return p;
-}
-
 struct Inputs3 {
   Tensor q, k, v;
   Inputs3(Rng& g, const Problem& p, DType t)

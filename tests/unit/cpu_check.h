@@ -35,16 +35,6 @@ inline Tensor random_keys(Rng& g, std::array<int64_t, 4> size, DType t, double s
   return out;
 }
 
-inline Problem problem(int64_t heads, int64_t kv, int64_t nq, int64_t nk, int64_t dk, int64_t dv,
-                       int64_t batch = 1) {
-  Problem p;
-  p.batch = batch, p.heads = heads, p.kv_heads = kv;
-  p.nq = nq, p.nk = nk, p.dk = dk, p.dv = dv;
-  p.scale = 1 / std::sqrt(float(dk));
-  p.offset = nk - nq;
-  return p;
-}
-
 struct Qkv {
   Tensor q, k, v;
   Qkv(Rng& g, const Problem& p, DType kt = DType::f32, DType vt = DType::f32, DType qt = DType::f32)

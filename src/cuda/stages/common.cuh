@@ -52,15 +52,7 @@ constexpr float kOnes = 12582912;  // 1.5 * 2^23
 __device__ inline float falling_exponential(float x) {
   using namespace exponential;  // NOLINT
   const float shifted = __fadd_rn(__fmul_rn(x, kLog2e), kOnes), n = __fadd_rn(shifted, -kOnes);
-  const float r = fmaf(n, -kLn2Low, fmaf(n, -kLn2High, x));
-  float y = 1.0f / 5040;
-  y = fmaf(y, r, 1.0f / 720);
-  y = fmaf(y, r, 1.0f / 120);
-  y = fmaf(y, r, 1.0f / 24);
-  y = fmaf(y, r, 1.0f / 6);
-  y = fmaf(y, r, 0.5f);
-  y = fmaf(y, r, 1.0f);
-  y = fmaf(y, r, 1.0f);
+  const float y = of_rest(x, n);
   const float factor = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
   return x < kLeast ? 0 : y * factor;
 }

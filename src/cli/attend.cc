@@ -3,7 +3,7 @@
 
 #include <chrono>
 
-#include "cli/arguments.h"
+#include "cli/gpu.h"
 #include "cli/verbs.h"
 #include "io/io.h"
 #include "regard/run.h"
@@ -14,7 +14,8 @@ namespace {
 struct Arguments {
   MethodArguments method;
   InputArguments input;
-  std::string out, device, dtype = "f32";
+  DeviceArgument device;
+  std::string out, dtype = "f32";
   bool strict = false, column_mass = false;
   int threads = 0;
 };
@@ -22,18 +23,24 @@ struct Arguments {
 void run(const Arguments& a) {
   const Method m = a.method.parse();
   const LoadedInputs x = a.input.load(true);
+  const PlacedInputs placed(x, a.device);
   const Problem& p = x.inputs.problem;
   Trace trace;
-  const RunOptions options{a.threads, a.device, a.strict, &trace};
+  std::string why_on_cpu;
+  const RunOptions options{a.threads, a.device.implementation(), a.strict, &trace};
   const auto begin = std::chrono::steady_clock::now();
-  const Plan plan = make_plan(m, x.inputs, {a.threads ? a.threads : hardware_threads(), &trace});
+  const Plan plan =
+      placed.plan(m, {a.threads ? a.threads : hardware_threads(), &trace}, &why_on_cpu);
+  placed.wait();
   const std::chrono::duration<double, std::milli> planning =
       std::chrono::steady_clock::now() - begin;
-  const Tensor out = make_tensor(parse_dtype(a.dtype), {p.batch, p.heads, p.nq, p.dv});
-  const Tensor lse = make_tensor(DType::f32, {p.batch, p.heads, p.nq, 1});
+  Tensor out = placed.output(parse_dtype(a.dtype), {p.batch, p.heads, p.nq, p.dv});
+  Tensor lse = placed.output(DType::f32, {p.batch, p.heads, p.nq, 1});
   Tensor mass;
-  if (a.column_mass) mass = make_tensor(DType::f32, {p.batch, p.heads, 1, p.nk});
-  attend(plan, x.inputs.q, x.inputs.k, x.inputs.v, {out.view, lse.view, mass.view}, options);
+  if (a.column_mass) mass = placed.output(DType::f32, {p.batch, p.heads, 1, p.nk});
+  const Inputs& in = placed.inputs();
+  attend(plan, in.q, in.k, in.v, {out.view, lse.view, mass.view}, options);
+  for (Tensor* t : {&out, &lse, &mass}) *t = placed.on_host(*t);
 
   // [B, heads, nq, 1] as the [B, heads, nq] that people expect.
   const auto rows = [](const Tensor& t, int64_t n) {
@@ -49,6 +56,7 @@ void run(const Arguments& a) {
              1e3 * trace.seconds["attend"], a.out);
   for (const auto& [reason, calls] : trace.fallbacks)
     fmt::print("  not on the first choice: {}\n", reason);
+  if (!why_on_cpu.empty()) fmt::print("  planned on the CPU: {}\n", why_on_cpu);
 }
 
 }  // namespace
@@ -61,7 +69,7 @@ void add_attend(CLI::App& app) {
   verb->add_option("--out", a->out,
                    "FILE.safetensors to write: out [B, H, N, Dv] and lse [B, H, N] (natural log)")
       ->required();
-  verb->add_option("--device", a->device, "force an implementation: cpu or ref");
+  a->device.add(*verb, "force an implementation");
   verb->add_option("--dtype", a->dtype, "type of out: f32, f16, bf16 or f64")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "f64"}))
       ->capture_default_str();

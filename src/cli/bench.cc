@@ -119,7 +119,8 @@ void add_bench(CLI::App& app) {
       "count\n"
       "allowed pairs only. bench/README.md says how to read the table.\n"
       "Example: regard bench --group prefill,decode --json bench.json --svg roofline.svg\n"
-      "         regard bench --problem \"h8:2 nq512 nk16384 d128 kv=f16 causal\" --threads 1");
+      "         regard bench --problem \"h8:2 nq512 nk16384 d128 kv=f16 causal\" --threads 1\n"
+      "         regard bench --device cuda bench/problems/cuda.txt");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--group", a->groups,
                    "all, or some of prefill, decode, tiles, band, columns, estimators, small")

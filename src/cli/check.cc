@@ -81,6 +81,8 @@ void check(const Arguments& a) {
   if (a.device == "cuda") {
     size_t runs = 0;
     const int bad = check_cuda(lines, a.threads, &runs);
+    if (runs == 0)
+      throw Error("check: no implementation on this GPU can run any of these problems");
     if (bad > 0) throw Error(fmt::format("check: {} of {} runs failed", bad, runs));
     fmt::print("{} runs passed\n", runs);
     return;
@@ -109,7 +111,8 @@ void check(const Arguments& a) {
 void add_check(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand(
-      "check", "Run the CPU kernels against the fp64 reference over text problems.");
+      "check",
+      "Run the kernels of the CPU, or a GPU, against the fp64 reference over text problems.");
   verb->footer(
       "Each line prints the error that came nearest to its bound, and the bound: twice the error "
       "of\n"
@@ -117,7 +120,8 @@ void add_check(CLI::App& app) {
       "the\n"
       "whole output.\n"
       "Example: regard check bench/problems/check.txt\n"
-      "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"");
+      "         regard check --problem \"h8:2 nq64 nk300 d80 kv=q8_0 causal softcap=30\"\n"
+      "         regard check --device cuda bench/problems/check.txt bench/problems/cuda.txt");
   verb->add_option("files", a->files, "Files with one problem a line");
   verb->add_option("--problem", a->problems, "One problem, as a line of such a file");
   verb->add_option("--numeric", a->numerics,

@@ -2,37 +2,17 @@
 
 #include <fmt/format.h>
 
+#include "cli/gpu.h"
 #include "cuda/cuda.h"
 #include "ref/judge.h"
 #include "regard/run.h"
 
 namespace regard::cli {
-namespace {
-
-Tensor as(const Tensor& from, DType type) {
-  if (from.view.dtype == type || from.view.dtype != DType::f32) return from;
-  const Tensor to = make_tensor(type, from.view.size);
-  std::vector<float> row(static_cast<size_t>(from.view.size[3]));
-  for (int64_t a = 0; a < from.view.size[0]; ++a)
-    for (int64_t b = 0; b < from.view.size[1]; ++b)
-      for (int64_t c = 0; c < from.view.size[2]; ++c) {
-        read_row(from.view, a, b, c, row.data());
-        write_row(to.view, a, b, c, row.data());
-      }
-  return to;
-}
-
-bool half(DType t) { return t == DType::f16 || t == DType::bf16; }
-
-}  // namespace
-
 DeviceProblem::DeviceProblem(const TextProblem& x)
-    : type(half(x.k.view.dtype)   ? x.k.view.dtype
-           : half(x.q.view.dtype) ? x.q.view.dtype
-                                  : DType::bf16),
-      q(as(x.q, type)),
-      k(as(x.k, type)),
-      v(as(x.v, type)) {
+    : type(half_type(x.q.view, x.k.view)),
+      q(halved(x.q, type)),
+      k(halved(x.k, type)),
+      v(halved(x.v, type)) {
   t.q = up(q), t.k = up(k), t.v = up(v);
   t.out.out = up(x.out), t.out.lse = up(x.lse);
 }

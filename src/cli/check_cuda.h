@@ -8,8 +8,8 @@
 
 namespace regard::cli {
 
-// A problem's tensors on the current GPU. Kernels there take halves: f32 tensors become `type`,
-// which is k's own type or bf16; quantised keys stay what they are, and are refused.
+// A problem's tensors on the current GPU, f32 ones as halves of `type` (cli/gpu.h); quantised keys
+// stay what they are, and are refused.
 struct DeviceProblem {
   explicit DeviceProblem(const TextProblem& x);
   DType type;

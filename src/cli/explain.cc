@@ -19,29 +19,32 @@ using Json = nlohmann::ordered_json;
 struct Arguments {
   MethodArguments method;
   InputArguments input;
-  std::string device;
+  DeviceArgument device;
   bool json = false, column_mass = false, time = false, break_even = false;
   int threads = 0;
   int used_threads() const { return threads ? threads : hardware_threads(); }
 };
 
 struct Answer {
-  std::string refusal;  // of the method itself
+  std::string refusal;     // of the method itself
+  std::string why_on_cpu;  // asked for a GPU: why planning is not done there
   std::vector<Choice> choices;
   double density = 0;
 };
 
-Answer ask(const Arguments& a, const Method& m, const LoadedInputs& x) {
-  Answer answer{refusal(m, x.inputs), {}, 0};
+Answer ask(const Arguments& a, const Method& m, const PlacedInputs& x) {
+  const Inputs& in = x.inputs();
+  Answer answer;
+  answer.refusal = refusal(m, in);
   if (!answer.refusal.empty()) return answer;
-  const Problem& p = x.inputs.problem;
-  const Plan plan = make_plan(m, x.inputs, {a.used_threads(), nullptr});
-  const Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, p.dv});
-  const Tensor lse = make_tensor(DType::f32, {p.batch, p.heads, p.nq, 1});
+  const Problem& p = in.problem;
+  const Plan plan = x.plan(m, {a.used_threads(), nullptr}, &answer.why_on_cpu);
+  const Tensor out = x.output(DType::f32, {p.batch, p.heads, p.nq, p.dv});
+  const Tensor lse = x.output(DType::f32, {p.batch, p.heads, p.nq, 1});
   Tensor mass;
-  if (a.column_mass) mass = make_tensor(DType::f32, {p.batch, p.heads, 1, p.nk});
-  answer.choices = explain(plan, x.inputs.q, x.inputs.k, x.inputs.v,
-                           {out.view, lse.view, mass.view}, {a.threads, a.device, false, nullptr});
+  if (a.column_mass) mass = x.output(DType::f32, {p.batch, p.heads, 1, p.nk});
+  answer.choices = explain(plan, in.q, in.k, in.v, {out.view, lse.view, mass.view},
+                           {a.threads, a.device.implementation(), false, nullptr});
   answer.density = cost(plan).density();
   return answer;
 }
@@ -85,9 +88,10 @@ void run(const Arguments& a) {
   const Method m = a.method.parse();
   if (a.break_even && a.input.planted.empty())
     throw Error("explain: --break-even needs inputs of any length; accepted: with --planted");
-  const LoadedInputs x = a.input.load(true);
+  const PlacedInputs x(a.input.load(true), a.device);
   const Answer answer = ask(a, m, x);
-  const std::string problem = x.inputs.problem.str();
+  const Inputs& in = x.inputs();
+  const std::string problem = in.problem.str();
   const bool runs = answer.refusal.empty();
   std::vector<Timing> times;
   if (runs && a.break_even)
@@ -102,13 +106,14 @@ void run(const Arguments& a) {
     Json j = {{"method", m.spec()},         {"problem", problem},
               {"refusal", answer.refusal},  {"density", answer.density},
               {"cpu_target", cpu_target()}, {"implementations", list}};
+    if (!answer.why_on_cpu.empty()) j["planned_on_cpu"] = answer.why_on_cpu;
     if (!times.empty()) j["times"] = timed;
     if (a.break_even && runs) j["break_even_tokens"] = break_even(times);
     fmt::print("{}\n", j.dump(2));
     return;
   }
-  fmt::print("{} on {}, q {}, k {}, v {}\n", m.spec(), problem, x.inputs.q.shape(),
-             x.inputs.k.shape(), x.inputs.v.shape());
+  fmt::print("{} on {}, q {}, k {}, v {}\n", m.spec(), problem, in.q.shape(), in.k.shape(),
+             in.v.shape());
   if (!runs) {
     fmt::print("  the method refuses: {}\n", answer.refusal);
     return;
@@ -119,6 +124,7 @@ void run(const Arguments& a) {
                c.chosen            ? "chosen"
                : c.refusal.empty() ? "could, not chosen"
                                    : "refuses: " + c.refusal);
+  if (!answer.why_on_cpu.empty()) fmt::print("  planned on the CPU: {}\n", answer.why_on_cpu);
   if (!times.empty()) print(times.back());
   if (a.break_even) print(times);
 }
@@ -131,7 +137,7 @@ void add_explain(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   a->method.add(*verb);
   a->input.add(*verb, true);
-  verb->add_option("--device", a->device, "as if forced: cpu or ref");
+  a->device.add(*verb, "as if forced");
   verb->add_flag("--column-mass", a->column_mass, "as if column mass were asked for");
   verb->add_flag("--time", a->time,
                  "run it and exact attention (medians of 3): planning by stage, attention, ratio");

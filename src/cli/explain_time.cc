@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
+#include "cuda/cuda.h"
 #include "regard/run.h"
 
 namespace regard::cli {
@@ -24,33 +26,43 @@ double seconds(const F& f) {
 
 }  // namespace
 
-Timing time_method(const Method& m, const LoadedInputs& x, int threads, const std::string& device) {
-  const Problem& p = x.inputs.problem;
-  const Tensor out = make_tensor(DType::f32, {p.batch, p.heads, p.nq, p.dv});
-  const RunOptions options{threads, device, false, nullptr};
-  const Plan exact = make_plan(parse_method("dense"), x.inputs, {threads, nullptr});
+Timing time_method(const Method& m, const PlacedInputs& x, int threads,
+                   const DeviceArgument& device) {
+  const Inputs& in = x.inputs();
+  const Problem& p = in.problem;
+  const Tensor out = x.output(DType::f32, {p.batch, p.heads, p.nq, p.dv});
+  const Tensors t{in.q, in.k, in.v, {out.view, {}, {}}, {}};
+  const RunOptions options{threads, device.implementation(), false, nullptr};
+  const auto run = [&](const Runner& runner) {
+    const int64_t bytes = runner.workspace();
+    const std::shared_ptr<void> workspace = bytes ? cuda::allocate(bytes) : nullptr;
+    return seconds([&] { runner.run(t, workspace.get(), bytes), x.wait(); });
+  };
+  const Runner exact(make_plan(parse_method("dense"), in, {threads, nullptr}), t, options);
   Plan plan;
+  std::string why_on_cpu;
   std::map<std::string, std::vector<double>> stages;
   std::vector<double> planning, attention, exactly;
-  const auto run = [&](const Plan& of) {
-    return seconds([&] {
-      attend(of, x.inputs.q, x.inputs.k, x.inputs.v, {out.view, {}, {}}, options);
-    });
-  };
   for (int round = 0; round < kRounds; ++round) {
     Trace trace;
-    planning.push_back(seconds([&] { plan = make_plan(m, x.inputs, {threads, &trace}); }));
+    std::optional<Runner> runner;
+    planning.push_back(seconds([&] {
+      plan = x.plan(m, {threads, &trace}, &why_on_cpu);
+      runner.emplace(plan, t, options);
+      x.wait();
+    }));
     for (const auto& [stage, s] : trace.seconds) stages[stage].push_back(s);
-    attention.push_back(run(plan));
+    attention.push_back(run(*runner));
     exactly.push_back(run(exact));
   }
-  Timing t{p.nk, median(planning), median(attention), median(exactly), cost(plan).density(), {}};
-  for (const auto& [stage, s] : stages) t.stages[stage] = median(s);
-  return t;
+  Timing timing{p.nk, median(planning), median(attention), median(exactly), cost(plan).density(),
+                {}};
+  for (const auto& [stage, s] : stages) timing.stages[stage] = median(s);
+  return timing;
 }
 
 std::vector<Timing> time_lengths(const Method& m, const InputArguments& input, int threads,
-                                 const std::string& device) {
+                                 const DeviceArgument& device) {
   std::vector<int64_t> lengths;
   for (int64_t n = input.tokens; lengths.empty() || n >= 1024; n /= 2) lengths.push_back(n);
   std::vector<Timing> out;
@@ -58,7 +70,7 @@ std::vector<Timing> time_lengths(const Method& m, const InputArguments& input, i
     InputArguments at = input;
     at.tokens = *n;
     if (at.queries) at.queries = std::min(at.queries, *n);
-    out.push_back(time_method(m, at.load(true), threads, device));
+    out.push_back(time_method(m, {at.load(true), device}, threads, device));
   }
   return out;
 }

@@ -143,6 +143,9 @@ def test_outputs(cli, files, tmp_path):
     cli.refuses("attend", *inputs, "--out", "o.safetensors", "--dtype", "f8", saying="f8")
     cli.refuses("attend", *inputs, "--out", "o.safetensors", "--device", "gpu",
                 saying=["'gpu'", "cpu, ref"])
+    if cli.run("explain", *inputs, "--device", "cuda").returncode:  # no GPU here
+        for device in ("cuda", "cuda_sm80"):
+            cli.refuses("explain", *inputs, "--device", device, saying=f"--device {device}: ")
 
 
 def test_a_full_disk(cli):
@@ -172,6 +175,21 @@ def test_attend_writes_what_python_computes(cli, files, tmp_path):
         assert meta == {"method": "a_shape:n_local=32", "implementation": device}
     assert os.listdir(tmp_path).count("o.safetensors") == 1
     assert not [f for f in os.listdir(tmp_path) if "tmp" in f]
+
+
+@pytest.mark.parametrize("method", ["xattention", "reformer"])  # planned on a GPU, and on the CPU
+def test_attend_on_a_gpu(cli, files, tmp_path, method):
+    t = files.qkv()
+    call = ["attend", method, "--in", "qkv.safetensors", "--out", "o.safetensors", "--device", "cuda"]
+    done = cli.run(*call)
+    if done.returncode:  # no GPU here
+        cli.refuses(*call, saying="--device cuda: ")
+        return
+    got, meta = files.read(tmp_path / "o.safetensors")
+    out, lse = regard.attend(t["q"], t["k"], t["v"], method=method)
+    assert np.allclose(got["out"], out, atol=0.03) and np.allclose(got["lse"], lse, atol=0.03)
+    assert meta["implementation"].startswith("cuda_sm")
+    assert ("planned on the CPU" in done.stdout) == (method == "reformer")
 
 
 def test_npy_column_mass_and_no_causal(cli, files, tmp_path):

@@ -18,7 +18,8 @@ std::string absence();
 std::string sm80_refusal(const Plan& plan, const Tensors& t);
 std::string sm90_refusal(const Plan& plan, const Tensors& t);
 
-// Uploads what the lowered plan needs to the device that holds t.q. Allocates and waits.
+// Uploads what the lowered plan needs to the device that holds t.q. Allocates and waits. sm90 runs
+// a plan of several branches if it takes one of them; those that it leaves run on the baseline.
 std::unique_ptr<Ready> sm80_ready(const Plan& plan, const Tensors& t);
 std::unique_ptr<Ready> sm90_ready(const Plan& plan, const Tensors& t);
 

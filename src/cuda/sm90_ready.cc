@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cuda/branch.h"
 #include "cuda/cuda.h"
 #include "cuda/device.h"
 #include "cuda/lists.h"
@@ -55,10 +56,6 @@ std::string keys_refusal(const Plan& plan) {
 // What the kernels cannot say, before their own refusal.
 std::string form_refusal(const Plan& plan, const Tensors& t) {
   const Branch& b = plan.branches[0];
-  const bool together = plan.branches.size() == 2 && b.cover.kind == CoverKind::tiles &&
-                        plan.branches[1].cover.kind == CoverKind::columns && fusible(plan);
-  if (plan.branches.size() > 1 && !together)
-    return "several branches; accepted: tiles and columns of the same rows";
   if (t.pages) return "keys in pages";
   if (b.source.kind != SourceKind::raw) return "pooled keys";
   if (b.rule.mask) return "a bit mask";
@@ -138,9 +135,43 @@ class ListThere {
   int64_t start_ = 0, index_ = 0;
 };
 
+// Several branches in one launch: tiles and single keys of the same rows.
+bool together(const Plan& plan) {
+  return plan.branches.size() == 2 && plan.branches[0].cover.kind == CoverKind::tiles &&
+         plan.branches[1].cover.kind == CoverKind::columns && fusible(plan);
+}
+
+// One launch's own words.
+std::string launch_refusal(const Plan& plan, const Tensors& t) {
+  if (std::string why = plan_refusal(plan); !why.empty()) return why;
+  if (std::string why = form_refusal(plan, t); !why.empty()) return why;
+  if (std::string why = keys_refusal(plan); !why.empty()) return why;
+  sm90::Params x = params_of(plan, t);
+  mark_arrays(plan, &x);
+  return sm90::refusal(x);
+}
+
+// A branch as a plan of its own, whose rows leave as Partials: in f32, without a sink.
+Plan alone(const Plan& plan, size_t n) {
+  Plan one = plan;
+  one.branches = {plan.branches[n]};
+  one.combine = Combine::only;
+  one.gate = {};
+  if (one.branches[0].norm.kind == NormKind::softmax_sink) one.branches[0].norm = {};
+  return one;
+}
+Tensors as_partials(const Plan& plan, const Tensors& t, float* acc, float* head) {
+  const Problem& p = plan.problem;
+  Tensors x = t;
+  x.out.out = contiguous(acc, DType::f32, {p.batch, p.heads, p.nq, p.dv});
+  x.out.lse = contiguous(head, DType::f32, {p.batch, p.heads, p.nq, 1});
+  x.out.out.device = x.out.lse.device = Device::cuda;
+  return x;
+}
+
 class Sm90 : public Ready {
  public:
-  Sm90(const Plan& plan, const Tensors& t)
+  Sm90(const Plan& plan, const Tensors& t, bool partial = false)
       : device_(device_of(t.q.data)),
         params_(params_of(plan, t)),
         tiles_(device_, lists_of(plan).tiles, &upload_),
@@ -149,6 +180,7 @@ class Sm90 : public Ready {
     const Branch& b = plan.branches[0];
     const Problem& p = plan.problem;
     params_.sms = device_info(device_).sms;
+    params_.partial = partial;
     const auto narrow = [](const std::vector<int64_t>& x) {
       return std::vector<int32_t>(x.begin(), x.end());
     };
@@ -191,22 +223,56 @@ class Sm90 : public Ready {
   int64_t bytes_ = 0;
 };
 
+// One of several branches.
+class Sm90Branch : public BranchRun {
+ public:
+  Sm90Branch(const Plan& plan, const Tensors& t)
+      : plan_(plan), run_(plan, as_partials(plan, t, nullptr, nullptr), true) {}
+  int64_t workspace() const override { return run_.workspace(); }
+  void run(const Tensors& t, float* acc, float* head, void* workspace,
+           void* stream) const override {
+    run_.run(as_partials(plan_, t, acc, head), workspace, run_.workspace(), stream);
+  }
+
+ private:
+  const Plan plan_;
+  const Sm90 run_;
+};
+
+std::string branch_refusal(const Plan& plan, size_t n, const Tensors& t) {
+  const Plan one = alone(plan, n);
+  return launch_refusal(one, as_partials(one, t, nullptr, nullptr));
+}
+
+std::unique_ptr<BranchRun> sm90_branch(const Plan& plan, size_t n, const Tensors& t) {
+  if (!branch_refusal(plan, n, t).empty()) return nullptr;
+  return std::make_unique<Sm90Branch>(alone(plan, n), t);
+}
+
 }  // namespace
 
 std::string sm90_refusal(const Plan& plan, const Tensors& t) {
   if (std::string why = views_refusal(t); !why.empty()) return why;
-  if (std::string why = plan_refusal(plan); !why.empty()) return why;
-  if (std::string why = form_refusal(plan, t); !why.empty()) return why;
-  if (std::string why = keys_refusal(plan); !why.empty()) return why;
   const DeviceInfo& d = device_info(device_of(t.q.data));
   if (d.major != 9) return fmt::format("{} is sm_{}{}, not sm_90", d.name, d.major, d.minor);
-  sm90::Params x = params_of(plan, t);
-  mark_arrays(plan, &x);
-  return sm90::refusal(x);
+  if (plan.branches.size() == 1) return launch_refusal(plan, t);
+  if (together(plan) && launch_refusal(plan, t).empty()) return "";
+  if (std::string why = sm80_refusal(plan, t); !why.empty()) return why;
+  std::string first;
+  bool one = true;
+  for (size_t n = 0; n < plan.branches.size(); ++n) {
+    const std::string why = branch_refusal(plan, n, t);
+    if (why.empty()) return "";
+    if (n == 0) first = why;
+    one &= why == first;
+  }
+  return one ? first : "none of its branches is accepted; the first: " + first;
 }
 
 std::unique_ptr<Ready> sm90_ready(const Plan& plan, const Tensors& t) {
-  return std::make_unique<Sm90>(plan, t);
+  if (plan.branches.size() == 1 || (together(plan) && launch_refusal(plan, t).empty()))
+    return std::make_unique<Sm90>(plan, t);
+  return sm80_ready_beside(sm90_branch, plan, t);
 }
 
 }  // namespace regard::cuda

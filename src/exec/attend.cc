@@ -91,6 +91,8 @@ std::string cpu_refusal(const Call& c) {
   return "";
 }
 
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
 struct Partials {
   std::vector<float> acc, max, sum;
   explicit Partials(const Problem& p)
@@ -102,7 +104,6 @@ struct Partials {
 
 // acc becomes the output row; returns its lse.
 float finish(PartialHead<float> part, const Norm& norm, int64_t h, float* acc, int64_t dv) {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
   if (norm.kind == NormKind::sigmoid) return lse(part);
   const float factor =
       norm.kind == NormKind::softmax_sink ? add_sink(part, norm.sink[size_t(h)]) : 1.0f;
@@ -135,7 +136,7 @@ void merge_rows(const Call& c, std::vector<Partials>* parts) {
         const float branch_lse = finish(head, c.plan.branches[n].norm, h, acc, p.dv);
         const float gate = reinterpret_cast<const float*>(c.plan.gate.view.at(b, h, i))[n];
         for (int64_t d = 0; d < p.dv; ++d) row[size_t(d)] += gate * acc[d];
-        merge(total, acc, {branch_lse, std::isinf(branch_lse) ? 0.0f : 1.0f}, acc, 0);
+        merge(total, acc, {branch_lse, branch_lse == -kInf ? 0.0f : 1.0f}, acc, 0);
       }
       const float row_lse =
           gated ? lse(total) : finish(total, c.plan.branches[0].norm, h, row.data(), p.dv);

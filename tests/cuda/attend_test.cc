@@ -323,6 +323,44 @@ TEST_P(Cuda, CombinedBranches) {
   }
 }
 
+// A plan of several branches on cuda_sm90 leaves to the baseline what it does not take: here tiles
+// of other sizes and pooled keys.
+TEST_P(Cuda, BranchesOfSeveralKernels) {
+  for (int64_t d : {64, 128, 256})
+    for (bool shared : {true, false})
+      for (float bad : {0.f, std::nanf(""), kInfinity}) {
+        SCOPED_TRACE(bad);
+        const Problem p = problem(4, 2, 300, 900, d, d, 2);
+        Inputs3 x = inputs(p);
+        if (bad != 0) {
+          for (const auto& [t, i] : {std::pair{x.q, 100}, {x.k, 700}, {x.v, 650}, {x.v, 899}}) {
+            View one = t.view;
+            one.data = one.at(0, 1, i) + 5 * one.stride[3];
+            one.size = {1, 1, 1, 1};
+            write_row(one, 0, 0, 0, &bad);
+          }
+        }
+        TileBits wide(1, 1, 5, 15), thin(1, 4, 19, 113), single(1, 1, 5, 900);
+        for (int64_t r = 0; r < 5; ++r) wide.set(0, 0, r, r, true), wide.set(0, 0, r, 9, true);
+        for (int64_t h = 0; h < 4; ++h)
+          for (int64_t r = 0; r < 19; ++r) thin.set(0, h, r, 42 + (r + h) % 6, true);
+        for (int64_t r = 0; r < 5; ++r)
+          for (int64_t c = 640 + r; c < 900; c += 37) single.set(0, 0, r, c, true);
+        Norm sink;
+        sink.kind = NormKind::softmax_sink, sink.sink = {1, -1, 30, 0};
+        std::vector<Plan> pieces = {Plan::tiles(p, 64, 64, wide).causal(),
+                                    Plan::tiles(p, 16, 8, thin).causal(),
+                                    Plan::tiles(p, 64, 1, single).causal()};
+        if (shared) {
+          check(Plan::same(pieces).norm(sink), x);
+        } else {
+          pieces.push_back(Plan::band(p, 100, 0, 5).causal().norm(sink));
+          pieces.push_back(Plan::all(p).pooled(8).causal());
+          check(Plan::gated(pieces, random_tensor(g, {2, 4, 300, 5})), x);
+        }
+      }
+}
+
 // Keys in pages, against the same keys side by side: the same tiles in the same order, so equal
 // bits.
 struct Paged {

@@ -101,6 +101,37 @@ TEST_P(Laws, GatesWeighFinishedBranches) {
     ASSERT_NEAR(out[i], 0.5 * out_a[i] + 0.25 * out_b[i], GetParam().tolerance);
 }
 
+TEST_P(Laws, AGatedRowsLseIsThatOfItsBranchesTogether) {
+  Rng g(22);
+  for (const float bad : {0.f, std::nanf(""), kInf}) {
+    Case x(g, test::random_problem(g));
+    std::vector<float> key(size_t(x.p.dk), bad);
+    if (bad != 0) write_row(x.k.view, 0, 0, 0, key.data());
+    const Plan a = Plan::band(x.p, 0, 0), b = Plan::all(x.p);
+    const Tensor gate = make_tensor(DType::f32, {x.p.batch, x.p.heads, x.p.nq, 2});
+    x.run(a, GetParam().name);
+    const auto lse_a = values(x.lse);
+    x.run(b, GetParam().name);
+    const auto lse_b = values(x.lse);
+    for (const Plan& both : {Plan::gated({a, b}, gate), Plan::gated({b, a}, gate)}) {
+      x.run(both, GetParam().name);
+      const auto lse = values(x.lse);
+      for (size_t i = 0; i < lse.size(); ++i) {
+        const double top = std::max(lse_a[i], lse_b[i]);
+        const double want =
+            std::isnan(lse_a[i]) || std::isnan(lse_b[i]) ? std::nan("")
+            : std::isinf(top)                            ? top
+                              : top + std::log(std::exp(lse_a[i] - top) + std::exp(lse_b[i] - top));
+        if (std::isnan(want) || std::isinf(want)) {
+          ASSERT_TRUE(std::isnan(want) ? std::isnan(lse[i]) : lse[i] == want) << lse[i];
+        } else {
+          ASSERT_NEAR(lse[i], want, GetParam().tolerance);
+        }
+      }
+    }
+  }
+}
+
 // Keys and values of one's own: those of every stride-th token, which one sees with the last token
 // of its block, are single keys under a mask that says so.
 TEST_P(Laws, GivenKeysAreSeenOnceTheirTokensAre) {

@@ -7,6 +7,10 @@ namespace {
 
 constexpr int kMaxWarps = 8, kMaxDv = 512;
 
+__device__ RowSlots slots_of(const MergeParams& p, int branch, int64_t row) {
+  return p.slots[branch] ? p.slots[branch][row] : RowSlots{row, 1, 1};
+}
+
 // One block a query row; warp w reads Partials w, w + warps, ...
 __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
   __shared__ float part[kMaxWarps][kMaxDv];
@@ -17,11 +21,11 @@ __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
   const int64_t b = id / p.nq / p.heads;
   for (int c = threadIdx.x; c < p.dv; c += blockDim.x) total[c] = 0;
   RowHead all;
-  RowSlots next = p.slots[0][id];  // of the plan, not of the kernel before
+  RowSlots next = slots_of(p, 0, id);  // of the plan, not of the kernel before
   wait_for_previous_kernel();
   for (int n = 0; n < p.branches; ++n) {
     const RowSlots rs = next;
-    if (n + 1 < p.branches) next = p.slots[n + 1][id];
+    if (n + 1 < p.branches) next = slots_of(p, n + 1, id);
     const float2* const heads = reinterpret_cast<const float2*>(p.head[n]);
     float4 acc[kMaxDv / 128];
     for (auto& x : acc) x = make_float4(0, 0, 0, 0);
@@ -59,9 +63,9 @@ __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
       const char* gate = p.gate.data + b * p.gate.batch + h * p.gate.head + i * p.gate.token;
       new_scale *= reinterpret_cast<const float*>(gate)[n];
       const float l = row_lse(own) / kLn2;
-      own = {l, fabsf(l) == kInf ? 0.0f : 1.0f};
+      own = {l, l == -kInf ? 0.0f : 1.0f};
     }
-    const float m = fmaxf(all.max, own.max);
+    const float m = all.max > own.max ? all.max : own.max;  // a NaN stays in the sum
     const float a = m == -kInf ? 0 : scale_to(all.max, m),
                 c = m == -kInf ? 0 : scale_to(own.max, m);
     if (!p.gate.data) old_scale = a, new_scale = c;

@@ -97,7 +97,7 @@ struct RowSlots {
 struct MergeParams {
   int32_t branches = 1, heads = 1, nq = 0, dv = 0;
   int64_t rows = 0;                       // B * heads * nq
-  const RowSlots* slots[kBranches] = {};  // [rows] a branch
+  const RowSlots* slots[kBranches] = {};  // [rows] a branch; null: one Partial a row, in order
   const float* acc[kBranches] = {};
   const float* head[kBranches] = {};
   const float* sink_logit[kBranches] = {};

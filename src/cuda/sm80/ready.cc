@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cuda/branch.h"
 #include "cuda/cuda.h"
 #include "cuda/device.h"
 #include "cuda/sm80/features.h"
@@ -94,6 +95,8 @@ struct BranchWork {
   int most = 1;
   int64_t acc_at = 0, head_at = 0;  // bytes into the workspace
   bool overlap = false;
+  std::unique_ptr<BranchRun> other;  // instead of all but the Partials' place and the sink
+  int64_t other_at = 0;
   std::optional<SourceRows> source;
   std::optional<FeatureRows> features;
 
@@ -121,14 +124,15 @@ std::vector<int32_t> positions(const Problem& p) {
 
 class Sm80 : public Ready {
  public:
-  Sm80(const Plan& plan, const Tensors& t)
+  Sm80(const Plan& plan, const Tensors& t, BranchMaker others)
       : p_(plan.problem),
         device_(device_of(t.q.data)),
         overlap_(device_info(device_).major >= 9),
         combine_(plan.combine) {
     const OnDevice here(device_);
     type_ = type_of(t.q.dtype);
-    for (size_t n = 0; n < plan.branches.size(); ++n) add(plan, n, t);
+    for (size_t n = 0; n < plan.branches.size(); ++n)
+      if (!others || !add_other(others(plan, n, t), plan.branches[n])) add(plan, n, t);
     gate_.put(plan.gate.view, &upload_);
     upload_.send();
     for (BranchWork& w : branches_) resolve(&w);
@@ -141,6 +145,12 @@ class Sm80 : public Ready {
     const OnDevice here(device_);
     char* const scratch = static_cast<char*>(workspace);
     for (const BranchWork& w : branches_) {
+      float* const acc = reinterpret_cast<float*>(scratch + w.acc_at);
+      float* const head = reinterpret_cast<float*>(scratch + w.head_at);
+      if (w.other) {
+        w.other->run(t, acc, head, scratch + w.other_at, stream);
+        continue;
+      }
       Params p = w.params;
       p.q = rows_of(t.q), p.k = rows_of(t.k), p.v = rows_of(t.v);
       p.out = rows_of(t.out.out), p.lse = rows_of(t.out.lse);
@@ -149,8 +159,7 @@ class Sm80 : public Ready {
       p.pages_row = t.pages.stride[0] / 4;
       w.source->run(upload_, scratch, stream, &p);
       if (w.features) w.features->run(upload_, scratch, stream, &p);
-      p.part_acc = reinterpret_cast<float*>(scratch + w.acc_at);
-      p.part_head = reinterpret_cast<float*>(scratch + w.head_at);
+      p.part_acc = acc, p.part_head = head;
       if (split_ > 0) p.done = counters(scratch, stream);
       w.instance->launch(p, w.items, w.overlap, stream);
       check(cudaPeekAtLastError(), "launch the attention kernel");
@@ -159,6 +168,17 @@ class Sm80 : public Ready {
   }
 
  private:
+  bool add_other(std::unique_ptr<BranchRun> other, const Branch& br) {
+    if (!other) return false;
+    BranchWork& w = branches_.emplace_back();
+    const int64_t rows = p_.batch * p_.heads * p_.nq;
+    w.acc_at = reserve(rows * p_.dv * 4), w.head_at = reserve(rows * 8);
+    w.other_at = reserve(other->workspace());
+    w.other = std::move(other);
+    add_norm(&w, br.norm);
+    return true;
+  }
+
   void add(const Plan& plan, size_t n, const Tensors& t) {
     const Branch& br = plan.branches[n];
     BranchWork& w = branches_.emplace_back();
@@ -290,7 +310,7 @@ class Sm80 : public Ready {
     int most = 1;
     for (size_t n = 0; n < branches_.size(); ++n) {
       const BranchWork& w = branches_[n];
-      m.slots[n] = upload_.at<RowSlots>(w.rows_at);
+      m.slots[n] = w.other ? nullptr : upload_.at<RowSlots>(w.rows_at);
       m.acc[n] = reinterpret_cast<const float*>(scratch + w.acc_at);
       m.head[n] = reinterpret_cast<const float*>(scratch + w.head_at);
       m.sink_logit[n] = w.params.sink_logit, m.sigmoid[n] = w.params.sigmoid;
@@ -344,7 +364,11 @@ std::string sm80_refusal(const Plan& plan, const Tensors& t) {
 }
 
 std::unique_ptr<Ready> sm80_ready(const Plan& plan, const Tensors& t) {
-  return std::make_unique<Sm80>(plan, t);
+  return std::make_unique<Sm80>(plan, t, nullptr);
+}
+
+std::unique_ptr<Ready> sm80_ready_beside(BranchMaker others, const Plan& plan, const Tensors& t) {
+  return std::make_unique<Sm80>(plan, t, others);
 }
 
 }  // namespace regard::cuda

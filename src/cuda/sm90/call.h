@@ -56,7 +56,7 @@ struct Call {
   CUtensorMap o;  // as q, dv wide; not used where rows are stored directly
   void* out;
   int64_t out_batch, out_head, out_row;
-  float* lse;
+  float* lse;        // of Partials: {maximum in log2 units, sum} a row
   int64_t lse_head;  // rows of lse a head: nq, or all sequences' queries
   const int32_t* cu_q;
   const int32_t* cu_k;
@@ -80,6 +80,7 @@ struct Call {
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;
   int32_t float_out;
+  int32_t partial;                 // rows leave as Partials
   float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse
   float scale, softcap;
 };

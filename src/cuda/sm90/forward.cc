@@ -149,6 +149,9 @@ std::string refusal(const Params& p) {
   if (p.out_type != p.type && p.out_type != Type::f32) {
     return no("the output's type is neither that of q nor f32");
   }
+  if (p.partial && (p.out_type != Type::f32 || !p.lse || p.sink_logit)) {
+    return no("Partials are f32 sums with lse and without sinks");
+  }
   if (p.nq <= 0 || p.nk < 0 || p.nq > kMost || p.nk > kMost) return no("sizes up to 2^28 rows");
   if (p.dk % 8 != 0 || p.dv % 8 != 0 || p.dk <= 0 || p.dv <= 0 || std::max(p.dk, p.dv) > 256) {
     return no("head sizes are multiples of 8 up to 256");
@@ -239,6 +242,7 @@ void forward(const Params& p, cudaStream_t stream) {
   c.bq = p.bq;
   c.bk = p.bk;
   c.float_out = p.out_type == Type::f32;
+  c.partial = p.partial;
   constexpr float kLog2e = 1.4426950408889634f;
   c.scale = p.scale;
   c.softcap = p.softcap;

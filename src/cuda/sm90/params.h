@@ -25,6 +25,9 @@ struct Params {
   Type out_type = Type::bf16;  // the type of q, k, v, or f32
   Tensor q, k, v, out;         // [batch, heads | kv_heads, nq | nk, dk | dv]
   float* lse = nullptr;        // [batch, heads, nq], contiguous; null: not wanted
+  // Rows leave as Partials: out (f32) are sums of weights times values, and lse pairs of floats,
+  // the maximum in units of log2 and the sum of weights beneath it. Without sink_logit.
+  bool partial = false;
 
   int32_t batch = 1, heads = 1, kv_heads = 1;
   int64_t nq = 0, nk = 0;

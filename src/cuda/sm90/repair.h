@@ -105,8 +105,8 @@ class Repair {
     }
 #pragma unroll
     for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_xor_sync(~0u, sum, lane);
-    const auto [factor, lse] = finish(c_, head, top, sum);
-    if (c_.lse && lane_ == 0) *lse_at(c_, w_, row, head) = lse;
+    const auto [factor, lse, total] = finish(c_, head, top, sum);
+    if (c_.lse && lane_ == 0) write_lse(c_, w_, row, head, lse, total);
     const int64_t to = batch_ * c_.out_batch + head * c_.out_head + (w_.q0 + query) * c_.out_row;
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {

@@ -30,22 +30,19 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-__device__ __forceinline__ float* lse_at(const Call& c, const Work& w, int row, int head) {
-  const int64_t line = int64_t{c.cu_q ? 0 : w.batch} * (c.heads << c.pack) + head;
-  return c.lse + line * c.lse_head + w.q0 + (row >> c.pack);
-}
-
 // 2^(x - top), for top the largest of all x; nothing where there is nothing.
 __device__ __forceinline__ float relative(float x, float top) {
   return x == -INFINITY ? 0.f : x == top ? 1.f : ptx::exp2(x - top);
 }
 
-// A finished row: what its sums are multiplied by, and its lse. `top` in log2 units.
+// A finished row: what its sums are multiplied by, and its lse. Of a Partial nothing, and its
+// maximum (log2 units) and sum.
 struct Finish {
-  float factor, lse;
+  float factor, lse, sum;
 };
 __device__ __forceinline__ Finish finish(const Call& c, int head, float top, float sum) {
   constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+  if (c.partial) return {1, top, sum};
   float shrink = 1;
   if (c.sink_logit) {
     const float sink = c.sink_logit[head] * kLog2e, to = fmaxf(top, sink);
@@ -53,10 +50,20 @@ __device__ __forceinline__ Finish finish(const Call& c, int head, float top, flo
     sum = sum * shrink + relative(sink, to);
     top = to;
   }
-  if (sum == 0) return {0, -INFINITY};
+  if (sum == 0) return {0, -INFINITY, 0};
   float inverse = __fdividef(1.f, sum);
   inverse = fmaf(inverse, fmaf(-sum, inverse, 1.f), inverse);  // to half an ulp or so
-  return {shrink * inverse, (top + ptx::log2(sum)) * kLn2};
+  return {shrink * inverse, (top + ptx::log2(sum)) * kLn2, sum};
+}
+__device__ __forceinline__ void write_lse(const Call& c, const Work& w, int row, int head,
+                                          float lse, float sum) {
+  const int64_t line = int64_t{c.cu_q ? 0 : w.batch} * (c.heads << c.pack) + head;
+  const int64_t at = line * c.lse_head + w.q0 + (row >> c.pack);
+  if (c.partial) {
+    reinterpret_cast<float2*>(c.lse)[at] = make_float2(lse, sum);
+  } else {
+    c.lse[at] = lse;
+  }
 }
 
 // tanh y for y >= 0 by an exponential, since the approximate instruction has too few bits for a

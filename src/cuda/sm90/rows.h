@@ -28,7 +28,7 @@ class Rows {
       const int head = inside ? (w.head << c_.pack) + (row & ((1 << c_.pack) - 1)) : 0;
       const Finish f = finish(c_, head, max[half] * c_.scale_log2, quad_sum(total[half]));
       factor[half] = f.factor;
-      if (c_.lse && inside && (lane_ & 3) == 0) *lse_at(c_, w, row, head) = f.lse;
+      if (c_.lse && inside && (lane_ & 3) == 0) write_lse(c_, w, row, head, f.lse, f.sum);
     }
     if (S::kStaged && !c_.float_out && !c_.cu_q) {
       if constexpr (S::kStaged) store_staged(o, factor, w);
@@ -54,9 +54,7 @@ class Rows {
         *reinterpret_cast<uint4*>(to + at) = make_uint4(0, 0, 0, 0);
       }
       const float sink = c_.sink_logit ? c_.sink_logit[head] : -INFINITY;
-      if (c_.lse && lane_ == 0) {
-        *lse_at(c_, w, row, head) = sink;
-      }
+      if (c_.lse && lane_ == 0) write_lse(c_, w, row, head, sink, 0);
     }
   }
 

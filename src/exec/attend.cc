@@ -296,6 +296,22 @@ std::vector<Choice> choices(const Plan& plan, const Tensors& t, int threads,
   return out;
 }
 
+// The plan, or a copy in *own without the branches of one softmax whose lists hold nothing (lists
+// on a GPU are not looked at).
+const Plan& without_empty(const Plan& plan, Plan* own) {
+  const auto empty = [](const Branch& b) {
+    return b.cover.list && !b.cover.list.device() && b.cover.list->index.empty();
+  };
+  const std::vector<Branch>& all = plan.branches;
+  if (plan.combine != Combine::same || std::none_of(all.begin(), all.end(), empty)) return plan;
+  *own = plan;
+  std::erase_if(own->branches, empty);
+  if (own->branches.empty()) own->branches = {all[0]};
+  own->branches[0].norm = all[0].norm;  // the first one's is that of all
+  if (own->branches.size() == 1) own->combine = Combine::only;
+  return *own;
+}
+
 // The implementation to use. An implementation for the other device refuses, and a faster one may
 // leave work to a later one that is better at it ("left to ..."): passing those by is no fallback.
 const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
@@ -326,7 +342,8 @@ const Implementation& choose(const Plan& plan, const Tensors& t, int threads,
 
 std::vector<Choice> explain(const Plan& plan, const Tensors& t, const RunOptions& options) {
   check_call(plan, t);
-  return choices(plan, t, thread_count(options.threads), options);
+  Plan own;
+  return choices(without_empty(plan, &own), t, thread_count(options.threads), options);
 }
 
 std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, const View& v,
@@ -337,12 +354,12 @@ std::vector<Choice> explain(const Plan& plan, const View& q, const View& k, cons
 void attend(const Plan& given, const Tensors& t, const RunOptions& options) {
   check_call(given, t);
   const Ctx ctx{thread_count(options.threads), options.trace};
-  Plan lowered;
+  Plan lowered, own;
   if (!given.lowered) {
     const StageTimer timer(ctx, "lower");
     (lowered = given).lower(ctx.threads);
   }
-  const Plan& plan = given.lowered ? given : lowered;
+  const Plan& plan = without_empty(given.lowered ? given : lowered, &own);
   const Implementation& impl = choose(plan, t, ctx.threads, options);
   const StageTimer timer(ctx, "attend");
   const std::unique_ptr<Ready> ready = impl.ready(plan, t, ctx.threads);
@@ -372,6 +389,7 @@ Runner::Runner(const Plan& plan, const Tensors& t, const RunOptions& options)
   s.plan = plan, s.made_for = t;
   const int threads = thread_count(options.threads);
   s.plan.lower(threads);
+  if (Plan own; &without_empty(s.plan, &own) == &own) s.plan = own;
   s.implementation = &choose(s.plan, t, threads, options);
   s.name = s.implementation->name;
   s.ready = s.implementation->ready(s.plan, t, threads);

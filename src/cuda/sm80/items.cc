@@ -14,14 +14,18 @@ int64_t heads_together(const Problem& p, const Branch& b) {
   return own_lists ? 1 : p.group();
 }
 
-// Calls f(first row, past the last, list) for runs of tile rows that read one list.
+// Calls f(first row, past the last, list) for runs of tile rows that read one list, or nothing.
 template <class F>
 void each_run(const IndexList& l, int64_t b, int64_t h, int64_t heads, const F& f) {
+  const auto empty = [&](int64_t id) {
+    return !l.start.empty() && l.start[size_t(id)] == l.start[size_t(id) + 1];
+  };
   for (int64_t r = 0, end = 0; r < l.rows; r = end) {
     const int64_t id = l.row_id(b, h, r, heads);
+    const auto same = [&](int64_t next) { return next == id || (empty(id) && empty(next)); };
     do {
       ++end;
-    } while (end < l.rows && l.row_id(b, h, end, heads) == id);
+    } while (end < l.rows && same(l.row_id(b, h, end, heads)));
     f(r, end, id);
   }
 }

@@ -86,6 +86,62 @@ __global__ void merge_kernel(const __grid_constant__ MergeParams p) {
         row_lse(all);
 }
 
+// The same where every row has one Partial a branch: a warp a row, lane n knows branch n.
+__global__ void merge_whole_kernel(const __grid_constant__ MergeParams p) {
+  const int lane = threadIdx.x % 32;
+  const int64_t id = int64_t(blockIdx.x) * kMaxWarps + threadIdx.x / 32;
+  if (id >= p.rows) return;
+  const int i = int(id % p.nq), h = int(id / p.nq % p.heads);
+  const int64_t b = id / p.nq / p.heads;
+  const bool known = lane < p.branches;
+  const int64_t slot = known ? slots_of(p, lane, id).first : 0;  // of the plan
+  wait_for_previous_kernel();
+  RowHead own;
+  if (known) {
+    const float2 x = reinterpret_cast<const float2*>(p.head[lane])[slot];
+    own = {x.x, x.y};
+  }
+  float weight = 0;
+  if (p.gate.data && known) {
+    weight =
+        finish_factor(own, p.sigmoid[lane], p.sink_logit[lane] ? p.sink_logit[lane] + h : nullptr);
+    const char* gate = p.gate.data + b * p.gate.batch + h * p.gate.head + i * p.gate.token;
+    weight *= reinterpret_cast<const float*>(gate)[lane];
+    const float l = row_lse(own) / kLn2;
+    own = {l, l == -kInf ? 0.0f : 1.0f};
+  }
+  RowHead all = own;
+  for (int d = 16; d > 0; d /= 2) all.max = fmaxf(all.max, __shfl_xor_sync(~0u, all.max, d));
+  const float scale = own.max != own.max ? own.max
+                      : all.max == -kInf ? 0
+                                         : scale_to(own.max, all.max);
+  all.sum = own.sum * scale;
+  for (int d = 16; d > 0; d /= 2) all.sum += __shfl_xor_sync(~0u, all.sum, d);
+  float factor = 1;
+  if (!p.gate.data) {
+    weight = scale;
+    factor = finish_factor(all, p.sigmoid[0], p.sink_logit[0] ? p.sink_logit[0] + h : nullptr);
+  }
+  char* const out = p.out.data + b * p.out.batch + h * p.out.head + i * p.out.token;
+  for (int first = 0; first < p.dv; first += 128) {
+    const int c = first + lane * 4;
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (int n = 0; n < p.branches; ++n) {
+      const float w = __shfl_sync(~0u, weight, n);
+      const int64_t from = __shfl_sync(~0u, slot, n);
+      if (c >= p.dv) continue;
+      const float4 x = *reinterpret_cast<const float4*>(&p.acc[n][from * p.dv + c]);
+      sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
+    }
+    if (c >= p.dv) continue;
+    write2(out, p.out_type, c, sum.x * factor, sum.y * factor);
+    write2(out, p.out_type, c + 2, sum.z * factor, sum.w * factor);
+  }
+  if (lane == 0 && p.lse.data)
+    *reinterpret_cast<float*>(p.lse.data + b * p.lse.batch + h * p.lse.head + i * p.lse.token) =
+        row_lse(all);
+}
+
 // One warp a pooled row.
 template <class T>
 __global__ void pool_kernel(const __grid_constant__ PoolParams p) {
@@ -156,16 +212,17 @@ __global__ void map_kernel(const __grid_constant__ MapParams p) {
 }  // namespace
 
 void launch_merge(const MergeParams& p, int warps, bool overlap, void* stream) {
+  const bool whole = warps == 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(unsigned(p.rows));
-  config.blockDim = dim3(unsigned(32 * (warps < kMaxWarps ? warps : kMaxWarps)));
+  config.gridDim = dim3(unsigned(whole ? (p.rows + kMaxWarps - 1) / kMaxWarps : p.rows));
+  config.blockDim = dim3(unsigned(32 * (whole || warps > kMaxWarps ? kMaxWarps : warps)));
   config.stream = cudaStream_t(stream);
   cudaLaunchAttribute early;
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
   config.numAttrs = overlap ? 1 : 0;
-  cudaLaunchKernelEx(&config, merge_kernel, p);
+  cudaLaunchKernelEx(&config, whole ? merge_whole_kernel : merge_kernel, p);
 }
 
 void launch_tokens(const TokensParams& p, void* stream) {

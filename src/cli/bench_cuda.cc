@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/check_cuda.h"
+#include "cli/gpu.h"
 #include "cuda/cuda.h"
 #include "regard/run.h"
 #include "regard/status.h"
@@ -32,6 +33,7 @@ double seconds_of(const Runner& runner, const Tensors& t, int rounds) {
 
 void bench_cuda(const std::vector<std::string>& lines, const std::string& impl, int repeats,
                 const std::string& json) {
+  need_gpu("cuda");
   fmt::print(
       "{}; medians of {} replays of a graph of 10 runs; keys and values below 50 MB stay in "
       "L2\n{:>10} {:>9} {:>8}  {:<10} {}\n",

@@ -28,6 +28,7 @@ View DeviceProblem::up(const Tensor& host) {
 }
 
 int check_cuda(const std::vector<std::string>& lines, int threads, size_t* runs) {
+  need_gpu("cuda");
   fmt::print("{}\n", cuda::device_name());
   int failed = 0;
   for (const std::string& line : lines) {

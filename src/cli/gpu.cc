@@ -35,6 +35,11 @@ Tensor halved(const Tensor& from, DType type) {
   return to;
 }
 
+void need_gpu(const std::string& device) {
+  if (const std::string why = cuda::absence(); !why.empty())
+    throw Error(fmt::format("--device {}: {}", device, why));
+}
+
 void DeviceArgument::add(CLI::App& verb, const char* what) {
   verb.add_option("--device", name,
                   fmt::format("{}: cpu or ref; cuda: the GPU, q, k and v as halves there, or "
@@ -49,8 +54,7 @@ std::string DeviceArgument::implementation() const { return name == "cuda" ? "" 
 PlacedInputs::PlacedInputs(const LoadedInputs& x, const DeviceArgument& device)
     : gpu_(device.gpu()), host_(x), placed_(x) {
   if (!gpu_) return;
-  if (const std::string why = cuda::absence(); !why.empty())
-    throw Error(fmt::format("--device {}: {}", device.name, why));
+  need_gpu(device.name);
   const DType type = half_type(x.q.view, x.k.view);
   for (Tensor LoadedInputs::*t : {&LoadedInputs::q, &LoadedInputs::k, &LoadedInputs::v}) {
     host_.*t = readable(x.*t, type);

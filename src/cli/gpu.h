@@ -9,6 +9,8 @@ DType half_type(const View& q, const View& k);
 // f32 in `type`; any other type as it is.
 Tensor halved(const Tensor& from, DType type);
 
+void need_gpu(const std::string& device);  // Error that names --device where there is none
+
 // --device: the current GPU ("cuda": the first implementation there that can; or one by name), or
 // an implementation on the CPU.
 struct DeviceArgument {

@@ -146,6 +146,8 @@ def test_outputs(cli, files, tmp_path):
     if cli.run("explain", *inputs, "--device", "cuda").returncode:  # no GPU here
         for device in ("cuda", "cuda_sm80"):
             cli.refuses("explain", *inputs, "--device", device, saying=f"--device {device}: ")
+        for verb in ("check", "bench"):
+            cli.refuses(verb, "--problem", "h1 nq8 nk8 d8", "--device", "cuda", saying="--device cuda: ")
 
 
 def test_a_full_disk(cli):

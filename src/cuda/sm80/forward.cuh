@@ -6,6 +6,7 @@
 #pragma once
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/keys.cuh"
+#include "cuda/sm80/own_keys.cuh"
 #include "cuda/sm80/params.h"
 #include "cuda/sm80/pieces.cuh"
 #include "cuda/sm80/ptx.cuh"
@@ -36,6 +37,8 @@ struct Shape {
 template <class S>
 struct Block {
   using T = typename S::T;
+  using Tiles = std::conditional_t<S::kLean, OwnKeys<S>, KeyTiles<S>>;
+  using Span = typename Tiles::Span;
   static constexpr int kNn = S::kOwnKeys / 8, kDn = S::kOwnDv / 8;
 
   const Params& p;
@@ -44,7 +47,7 @@ struct Block {
   T* const q;
   T* const ring;
   int4* const row_info;  // {lo, hi, sink, query}
-  KeyTiles<S> tiles;
+  Tiles tiles;
   const char *k_from, *v_from;  // of the KV head; of the pool, with pages
   int2 read_by_all;             // keys that every row of the warp reads, as a range
 
@@ -96,41 +99,31 @@ struct Block {
     }
   }
 
-  __device__ __forceinline__ void load_row_info() {
-    for (int r = thread; r < S::kRows; r += S::kThreads) {
-      const int i = query(min(r, rows() - 1));
-      // Rows past the end allow everything, so that they never ask for a mask.
-      row_info[r] =
-          r < rows() ? make_int4(p.lo[i], p.hi[i], p.sink[i], i) : make_int4(0, 0x7fffffff, 0, i);
-    }
+  // What is the plan's own, asked for while the kernel ahead still runs. What row `thread` reads.
+  __device__ __forceinline__ int4 ask() {
+    tiles.ask();
+    const int i = query(min(thread, rows() - 1));
+    // Rows past the end allow everything, so that they never ask for a mask.
+    return thread < rows() ? make_int4(p.lo[i], p.hi[i], p.sink[i], i)
+                           : make_int4(0, 0x7fffffff, 0, i);
   }
 
   __device__ __forceinline__ void load(int tile) {
-    const int64_t page = tiles.page(tile);
-    tiles.template load<S::kDk, false>(tile, keys_of(tile), k_from + page * p.k_page, p.k.token,
-                                       p.dk);
-    tiles.template load<S::kDv, true>(tile, values_of(tile), v_from + page * p.v_page, p.v.token,
-                                      p.dv);
+    tiles.load(tile, keys_of(tile), values_of(tile), k_from, v_from);
   }
 
   __device__ __forceinline__ void sync() { S::kAlone ? __syncwarp() : __syncthreads(); }
 
-  __device__ __forceinline__ void run() {
+  __device__ __forceinline__ void run(const int4& asked) {
     const int first = item.begin, end = item.end;
-    if (tiles.gathered()) {
-      int4 ids[S::kStages];
-#pragma unroll
-      for (int n = 0; n < S::kStages; ++n) ids[n] = tiles.fetch(first + n);
-#pragma unroll
-      for (int n = 0; n < S::kStages; ++n) tiles.store(first + n, ids[n]);
-      sync();
-    }
+    tiles.start();
     for (int t = first; t < first + S::kStages - 1; ++t) {
       if (t < end) load(t);
       if (t == first) load_queries();
       copy_commit();
     }
-    load_row_info();
+    static_assert(S::kRows <= S::kThreads);
+    if (thread < S::kRows) row_info[thread] = asked;
 #pragma unroll
     for (auto& a : acc) a[0] = a[1] = a[2] = a[3] = 0;
     for (int t = first; t < end; ++t) {
@@ -148,9 +141,13 @@ struct Block {
       }
       if (t + S::kStages - 1 < end) load(t + S::kStages - 1);
       copy_commit();
-      const int4 ahead = tiles.fetch(t + S::kStages);
-      step(t);
-      tiles.store(t + S::kStages, ahead);
+      if constexpr (S::kLean) {
+        step(t);
+      } else {
+        const int4 ahead = tiles.fetch(t + S::kStages);
+        step(t);
+        tiles.store(t + S::kStages, ahead);
+      }
     }
     copy_wait<0>();
 #pragma unroll
@@ -189,7 +186,7 @@ struct Block {
   __device__ __forceinline__ Reads what_is_read(const Span& span) const {
     if (span.count <= 0) return Reads::none;
     const bool whole = span.count == S::kOwnKeys;
-    if (tiles.index()) return whole && !span.boundary ? Reads::all : Reads::some;
+    if (tiles.listed()) return whole && !span.boundary ? Reads::all : Reads::some;
     if (!S::kLean && p.mask) return Reads::some;
     const int from = span.first, to = span.first + span.count;
     if (whole && read_by_all.x <= from && to <= read_by_all.y) return Reads::all;
@@ -523,8 +520,9 @@ __global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_const
   extern __shared__ __align__(128) char memory[];
   const Item item = p.items[blockIdx.x];
   Block<S> block(p, item, memory);
+  const int4 asked = block.ask();
   wait_for_previous_kernel();
-  block.run();
+  block.run(asked);
   release_next_kernel();
   block.write_rows();
   if (p.done && item.pieces > 1) merge_pieces<S>(p, item);

@@ -18,33 +18,64 @@ __device__ inline uint32_t swizzled(int r, int chunk) {
 }
 
 // A warp's slice of a key tile.
+template <int kStep>
 struct Span {
-  int first = 0, count = 0;   // first: of a run
-  bool boundary = true;       // lists: some pair may be forbidden
-  const int4* ids = nullptr;  // lists
-  __device__ __forceinline__ int id(int j) const { return ids ? ids[j].x & 0x7fffffff : first + j; }
+  int first = 0, count = 0;  // first: of a run
+  bool boundary = true;      // lists: some pair may be forbidden
+  const int* ids = nullptr;  // lists
+  __device__ __forceinline__ int id(int j) const {
+    return ids ? ids[j * kStep] & 0x7fffffff : first + j;
+  }
 };
 
 // Ranges: tiles of [0, sink), then tiles of [lo, hi) cut at multiples of the tile. Lists: one
-// stream of keys, so that short entries share a tile. What a tile's keys are is fetched one tile
-// ahead of their loads and kept in a ring in shared memory: {id and boundary flag, where in k,
-// where in v}, the latter counting 16 bytes.
+// stream of keys, so that short entries share a tile.
 template <class S>
-class KeyTiles {
+class Tiling {
  public:
+  __device__ __forceinline__ Tiling(const Params& p, const Item& item) : p_(p), item_(item) {}
+  __device__ __forceinline__ bool listed() const {
+    return S::kKind == Kind::lists || (S::kKind != Kind::ranges && p_.index);
+  }
+
+ protected:
+  __device__ __forceinline__ int first(int tile) const {
+    if (tile < item_.sink_tiles) return tile * S::kKeys;
+    const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;
+    return max(item_.lo, c * S::kKeys);
+  }
+  __device__ __forceinline__ int size(int tile) const {
+    if (listed()) return min(S::kKeys, item_.keys - tile * S::kKeys);
+    if (tile < item_.sink_tiles) return min(S::kKeys, item_.sink - tile * S::kKeys);
+    const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;
+    return min(item_.hi, (c + 1) * S::kKeys) - max(item_.lo, c * S::kKeys);
+  }
+
+  const Params& p_;
+  const Item& item_;
+};
+
+// What a tile's keys are is fetched one tile ahead of their loads and kept in a ring in shared
+// memory: {id and boundary flag, where in k, where in v}, the latter counting 16 bytes.
+template <class S>
+class KeyTiles : public Tiling<S> {
+  using Tiling<S>::p_;
+  using Tiling<S>::item_;
+  using Tiling<S>::first;
+  using Tiling<S>::size;
+
+ public:
+  using Span = sm80::Span<4>;
+  using Tiling<S>::listed;
   // `slice`: which keys of a tile are the caller's where warps are alone.
   __device__ __forceinline__ KeyTiles(const Params& p, const Item& item, int4* ring, int slice)
-      : p_(p),
-        item_(item),
+      : Tiling<S>(p, item),
         ring_(ring),
         thread_(S::kAlone ? threadIdx.x % 32 : threadIdx.x),
         offset_(S::kAlone ? slice * S::kOwnKeys : 0),
-        in_pages_(p.pages && !index() && p.page_mask >= kCount - 1 && item.lo % kCount == 0) {}
+        in_pages_(p.pages && !listed() && p.page_mask >= kCount - 1 && item.lo % kCount == 0) {}
 
-  __device__ __forceinline__ const uint32_t* index() const {
-    return S::kKind == Kind::ranges ? nullptr : p_.index;
-  }
-  __device__ __forceinline__ bool gathered() const { return index() || (p_.pages && !in_pages_); }
+  __device__ __forceinline__ bool gathered() const { return listed() || (p_.pages && !in_pages_); }
 
   // {id and boundary flag, page, row in it}: nothing is done with what was read, so that nothing
   // waits for it before store().
@@ -52,12 +83,12 @@ class KeyTiles {
     int4 x = make_int4(0x7fffffff, 0, 0, 0);
     const int j = offset_ + thread_;
     if (!gathered() || tile >= item_.end || thread_ >= kCount || j >= size(tile)) return x;
-    if (index()) {
+    if (listed()) {
       const uint32_t at = uint32_t(tile) * S::kKeys + j;
       const uint32_t entry = p_.bk == 1 ? at : at / uint32_t(p_.bk);
       const uint32_t column = p_.index[item_.entries + entry];
       int row = int((column & 0x7fffffff) * p_.bk + (at - entry * p_.bk));
-      if (!S::kLean && p_.key_order)
+      if (p_.key_order)
         row =
             int(p_.key_order[item_.b * p_.key_batch + item_.h0 / p_.key_heads * p_.key_head + row]);
       x.x = row | int(column & 0x80000000), x.z = row;
@@ -80,17 +111,37 @@ class KeyTiles {
   __device__ __forceinline__ Span span(int tile, int offset, int lane) const {
     Span out;
     out.count = min(S::kOwnKeys, size(tile) - offset);
-    if (!index()) {
+    if (!listed()) {
       out.first = first(tile) + offset;
       return out;
     }
-    out.ids = slot(tile) + offset;
+    out.ids = &slot(tile)[offset].x;
     bool boundary = false;
-    for (int j = lane; j < S::kOwnKeys; j += 32) boundary |= out.ids[j].x < 0;
+    for (int j = lane; j < S::kOwnKeys; j += 32) boundary |= out.ids[4 * j] < 0;
     out.boundary = __any_sync(~0u, boundary);
     return out;
   }
 
+  __device__ __forceinline__ void ask() const {}
+  // Before the first load().
+  __device__ __forceinline__ void start() {
+    if (!gathered()) return;
+    int4 ids[S::kStages];
+#pragma unroll
+    for (int n = 0; n < S::kStages; ++n) ids[n] = fetch(item_.begin + n);
+#pragma unroll
+    for (int n = 0; n < S::kStages; ++n) store(item_.begin + n, ids[n]);
+    S::kAlone ? __syncwarp() : __syncthreads();
+  }
+
+  __device__ __forceinline__ void load(int tile, typename S::T* k_to, typename S::T* v_to,
+                                       const char* k_from, const char* v_from) {
+    const int64_t at = page(tile);
+    copy<S::kDk, false>(tile, k_to, k_from + at * p_.k_page, p_.k.token, p_.dk);
+    copy<S::kDv, true>(tile, v_to, v_from + at * p_.v_page, p_.v.token, p_.dv);
+  }
+
+ private:
   // The page of the caller's keys. A warp asks for those of 32 tiles at once, 32 tiles ahead.
   __device__ __forceinline__ int page(int tile) {
     if (!in_pages_) return 0;
@@ -105,7 +156,7 @@ class KeyTiles {
 
   // `base` with in_pages_: of the page.
   template <int kD, bool kValues>
-  __device__ __forceinline__ void load(int tile, typename S::T* to, const char* base, int64_t token,
+  __device__ __forceinline__ void copy(int tile, typename S::T* to, const char* base, int64_t token,
                                        int d) const {
     constexpr int kChunks = kD / 8, kCopies = (kCount * kChunks + kThreads - 1) / kThreads;
     // Where threads divide rows evenly, a thread's chunk is always the same.
@@ -125,7 +176,7 @@ class KeyTiles {
         copy16(address + swizzled<kD>(offset_ + r0 + i * (kThreads / kChunks), c), from);
       return;
     }
-    const auto copy = [&](int i, uint32_t at) {
+    const auto one = [&](int i, uint32_t at) {
       const int r = (i * kThreads + thread_) / kChunks, c = (i * kThreads + thread_) % kChunks;
       if (r >= kCount) return;
       const bool valid = offset_ + r < n && c * 8 < d;
@@ -136,23 +187,17 @@ class KeyTiles {
       const int r = min((i * kThreads + thread_) / kChunks, kCount - 1);
       return !gathered() ? 0 : kValues ? ids[r].z : ids[r].y;
     };
-    if constexpr (S::kKind == Kind::ranges) {
-#pragma unroll 1
-      for (int i = 0; i < kCopies; ++i) copy(i, where(i));
-    } else {
-      uint32_t at[kCopies];  // all read before the first copy: else each waits for the one before
+    uint32_t at[kCopies];  // all read before the first copy: else each waits for the one before
 #pragma unroll
-      for (int i = 0; i < kCopies; ++i) at[i] = where(i);
+    for (int i = 0; i < kCopies; ++i) at[i] = where(i);
 #pragma unroll
-      for (int i = 0; i < kCopies; ++i) copy(i, at[i]);
-    }
+    for (int i = 0; i < kCopies; ++i) one(i, at[i]);
   }
 
- private:
   // Whether the caller's keys lie behind one another.
   __device__ __forceinline__ bool consecutive(const int4* ids) const {
     if (!gathered()) return true;
-    return index() && p_.bk % kCount == 0 && (S::kLean || !p_.key_order) &&
+    return listed() && p_.bk % kCount == 0 && !p_.key_order &&
            (!p_.pages || (ids->x & p_.page_mask) + kCount - 1 <= p_.page_mask);
   }
   __device__ __forceinline__ int ask_page(int first_tile) const {
@@ -164,24 +209,11 @@ class KeyTiles {
   __device__ __forceinline__ int4* slot(int tile) const {
     return ring_ + tile % S::kIdSlots * S::kKeys;
   }
-  __device__ __forceinline__ int first(int tile) const {
-    if (tile < item_.sink_tiles) return tile * S::kKeys;
-    const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;
-    return max(item_.lo, c * S::kKeys);
-  }
-  __device__ __forceinline__ int size(int tile) const {
-    if (index()) return min(S::kKeys, item_.keys - tile * S::kKeys);
-    if (tile < item_.sink_tiles) return min(S::kKeys, item_.sink - tile * S::kKeys);
-    const int c = item_.lo / S::kKeys + tile - item_.sink_tiles;
-    return min(item_.hi, (c + 1) * S::kKeys) - max(item_.lo, c * S::kKeys);
-  }
 
   // The keys that the caller copies, and the threads that share them.
   static constexpr int kCount = S::kAlone ? S::kOwnKeys : S::kKeys;
   static constexpr int kThreads = S::kAlone ? 32 : S::kThreads;
 
-  const Params& p_;
-  const Item& item_;
   int4* const ring_;
   const int thread_, offset_;
   const bool in_pages_;  // the caller's keys of a tile lie in one page

@@ -4,6 +4,8 @@
 // keys of a tile (wn: each keeps a Partial of its own keys, merged at the end) and the channels of
 // V (wd: each repeats the scores and keeps its own slice of the output).
 #pragma once
+#include <type_traits>
+
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/keys.cuh"
 #include "cuda/sm80/own_keys.cuh"

@@ -192,7 +192,7 @@ TileBits select(const BlockScores& scores, const Selector& how) {
   p.scores = from.data();
   p.batch = scores.batch, p.heads = scores.heads, p.rows = scores.rows;
   p.cols = int32_t(scores.cols), p.words = int32_t(ceil_div(scores.cols, 64));
-  p.size = int32_t(std::bit_ceil(uint64_t(scores.cols)));
+  p.size = int32_t(std::max<uint64_t>(on::kLeastSelected, std::bit_ceil(uint64_t(scores.cols))));
   p.cut = how.cut == Selector::Cut::top_k      ? on::Select::top_k
           : how.cut == Selector::Cut::coverage ? on::Select::coverage
                                                : on::Select::threshold;

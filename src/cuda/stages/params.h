@@ -121,13 +121,13 @@ struct Select {
   const double* amounts = nullptr;   // a row, instead of `amount`; or null
   int64_t batch = 0, heads = 0, rows = 0, forced_batch = 1, forced_heads = 1;
   int32_t cols = 0, words = 0;
-  int32_t size = 0;  // the power of two from cols on
+  int32_t size = 0;  // the power of two from cols on, at least kLeastSelected
   enum Cut { top_k, coverage, threshold } cut = coverage;
   bool keep_crossing = true, forced_counts = true, ceil = false;
   double amount = 0;
   int64_t extra = 0, min_count = 0, max_count = 0;
 };
-constexpr int kMostSelected = 8192;  // columns: their words and scores fit into 99 KB
+constexpr int kLeastSelected = 256, kMostSelected = 8192;  // a warp's; fits into 99 KB
 void launch_select(const Select& p, void* stream);
 
 // out = a op b, bit by bit; a batch or head axis of 1 broadcasts.

@@ -112,8 +112,12 @@ struct Storage {
   alignas(1024) uint8_t q[S::kQStages][S::kQBytes];
   alignas(1024) uint8_t k[S::kKvStages][S::kKvBytes];
   alignas(1024) uint8_t v[S::kKvStages][S::kKvBytes];
-  alignas(1024) uint8_t out[S::kStaged ? 4 * S::kGroups : 1][S::kStaged ? 16 * S::kD * 2 : 1];
-  alignas(1024) uint8_t weights[S::kSharedWeights ? S::kGroups : 1][S::kWeightBytes];
+  alignas(S::kStaged
+              ? 1024
+              : 1) uint8_t out[S::kStaged ? 4 * S::kGroups : 1][S::kStaged ? 16 * S::kD * 2 : 1];
+  alignas(S::kSharedWeights
+              ? 1024
+              : 1) uint8_t weights[S::kSharedWeights ? S::kGroups : 1][S::kWeightBytes];
   uint64_t q_full[S::kQStages], q_empty[S::kQStages];
   uint64_t k_full[S::kKvStages], k_empty[S::kKvStages];
   uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];

@@ -51,6 +51,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 template <class S>
 void launch(const Call& c, int blocks, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Storage<S>);
+  // A multiprocessor has 228 KB, of which every block takes one more.
+  static_assert(S::kBlocks * (kBytes + 1024) <= 228 * 1024);
   check(cudaFuncSetAttribute(attention<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
   // Blocks may start before the kernel ahead has ended, and wait inside.

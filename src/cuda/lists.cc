@@ -3,13 +3,25 @@
 namespace regard::cuda {
 
 PlacedList::PlacedList(IndexList shape, std::shared_ptr<stages::Memory> start,
-                       std::shared_ptr<stages::Memory> index, bool uncut)
+                       std::shared_ptr<stages::Memory> index, bool uncut,
+                       std::shared_ptr<stages::Memory> bits)
     : DeviceList(std::move(shape)),
       start_(std::move(start)),
       index_(std::move(index)),
-      uncut_(uncut) {
+      uncut_(uncut),
+      bits_(std::move(bits)) {
   check(cudaEventCreateWithFlags(&made_, cudaEventDisableTiming), "make an event");
-  check(cudaEventRecord(made_, cudaStream_t(index_->stream)), "record an event");
+  check(cudaEventRecord(made_, cudaStream_t(start_->stream)), "record an event");
+}
+
+const uint32_t* PlacedList::index() const {
+  std::call_once(once_, [this] {
+    if (index_) return;
+    const OnDevice here(start_->device);
+    index_ = written();
+    check(cudaEventRecord(made_, cudaStream_t(start_->stream)), "record an event");
+  });
+  return static_cast<const uint32_t*>(index_->at);
 }
 
 // Whatever may read the arrays, on any stream, is waited for, as cudaFree does; the stream that
@@ -20,7 +32,7 @@ PlacedList::~PlacedList() {
   cudaSetDevice(start_->device);
   cudaDeviceSynchronize();
   cudaEventDestroy(made_);
-  start_->stream = index_->stream = nullptr;
+  for (const std::shared_ptr<stages::Memory>* m : {&start_, &index_, &bits_}) leave(*m);
   cudaSetDevice(before);
 }
 
@@ -42,12 +54,13 @@ void PlacedList::await(void* stream) const {
 
 IndexList PlacedList::fetch() const {
   const OnDevice here(start_->device);
+  const uint32_t* const entries = index();
   check(cudaEventSynchronize(made_), "wait for the lists");
   IndexList out = shape();
   out.start.resize(size_t(out.batch * out.heads * out.rows + 1));
   copy(out.start.data(), start(), int64_t(out.start.size() * sizeof(int64_t)));
   out.index.resize(size_t(out.start.back()));
-  copy(out.index.data(), index(), int64_t(out.index.size() * sizeof(uint32_t)));
+  copy(out.index.data(), entries, int64_t(out.index.size() * sizeof(uint32_t)));
   return out;
 }
 
@@ -107,7 +120,8 @@ std::shared_ptr<const DeviceList> Bits::lowered(const TileBits& bits, int bq, in
   IndexList shape;
   shape.batch = bits.batch, shape.heads = bits.heads;
   shape.rows = bits.rows, shape.cols = bits.cols, shape.bq = bq, shape.bk = bk;
-  return std::make_shared<PlacedList>(std::move(shape), std::move(start), std::move(index), false);
+  return std::make_shared<PlacedList>(std::move(shape), std::move(start), std::move(index), false,
+                                      memory_);
 }
 
 }  // namespace stages

@@ -1,5 +1,6 @@
 // lists::vertical_slash where the probe's sums lie on a GPU: tiles as bits, single keys as a list
-// that is written when it is lowered.
+// that is written when somebody asks, and both as pieces for the kernels that read those.
+#include "cuda/stages/slashes.h"
 #include "cuda/lists.h"
 #include "stages/device.h"
 
@@ -8,45 +9,73 @@ namespace {
 
 using namespace stages;  // NOLINT
 
-// The single keys, before they are written: the chosen columns and diagonals, and how many keys
-// each row has.
-class SlashKeys : public DeviceList {
- public:
-  // `ranges`: null where there was room for some heads' alone.
-  SlashKeys(IndexList shape, const Slashes& p, std::shared_ptr<Memory> chosen,
-            std::shared_ptr<Memory> start, std::shared_ptr<Memory> ranges)
-      : DeviceList(std::move(shape)),
-        p_(p),
-        chosen_(std::move(chosen)),
-        start_(std::move(start)),
-        ranges_(std::move(ranges)) {}
+// What the kernels have found: the chosen columns and diagonals, each row's ranges, how many single
+// keys it has and, where there was room, its pieces.
+struct Found {
+  Slashes p;  // `ranges`: of all heads, or null
+  std::shared_ptr<Memory> chosen, start, ranges;
+  PlacedList::Pieces pieces;  // null arrays: none
+  bool uncut = false;         // known without a look
+  ~Found() {
+    int before = 0;
+    if (cudaGetDevice(&before) != cudaSuccess) return;
+    cudaSetDevice(chosen->device);
+    cudaDeviceSynchronize();
+    for (const auto* m : {&chosen, &start, &ranges, &pieces.memory, &pieces.tiles}) leave(*m);
+    cudaSetDevice(before);
+  }
+};
 
-  std::shared_ptr<const DeviceList> lowered(const Problem& p, const Branch& b) const override {
-    return causal_alone(p, b) ? written(b.rule.causal) : nullptr;
+// The single keys. They are written when somebody asks for them; `causal`: lowered under that rule.
+class SlashKeys : public PlacedList {
+ public:
+  SlashKeys(const IndexList& shape, std::shared_ptr<const Found> found, bool causal, bool uncut)
+      : PlacedList(shape, found->start, nullptr, uncut),
+        found_(std::move(found)),
+        causal_(causal) {}
+
+  const Pieces* pieces() const override {
+    return causal_ && found_->pieces.index ? &found_->pieces : nullptr;
   }
 
  protected:
-  IndexList fetch() const override { return *written(false)->host(); }
-
- private:
   // Their number is waited for: what rows may hold at most is many times what they do.
-  std::shared_ptr<const DeviceList> written(bool causal) const {
-    Stage stage("vertical slash", *chosen_);
-    Slashes p = p_;
-    const int64_t lists = int64_t(p.heads) * p.rows;
-    const std::vector<int64_t> count = stage.fetch(p.start + lists, 2);  // all; those cut
-    p.causal = causal;
+  std::shared_ptr<Memory> written() const override {
+    Slashes p = found_->p;
+    Stage stage("vertical slash", *found_->chosen);
+    const int64_t count = stage.fetch(p.start + int64_t(p.heads) * p.rows, 1)[0];
+    p.causal = causal_;
     if (!p.have_ranges) p.take_ranges(stage.memory<char>(p.range_bytes()));
-    std::shared_ptr<Memory> index = stage.kept(count[0] * 4);
+    std::shared_ptr<Memory> index = stage.kept(count * 4);
     p.index = static_cast<uint32_t*>(index->at);
-    if (lists > 0) launch_slash_keys(p, chosen_->stream);
+    if (p.heads > 0 && p.rows > 0) launch_slash_keys(p, found_->chosen->stream);
     stage.launched();
-    return std::make_shared<PlacedList>(shape(), start_, std::move(index),
-                                        !causal || count[1] == 0);
+    return index;
   }
 
-  const Slashes p_;
-  const std::shared_ptr<Memory> chosen_, start_, ranges_;
+ private:
+  const std::shared_ptr<const Found> found_;
+  const bool causal_;
+};
+
+// The same before it is lowered.
+class SlashColumns : public DeviceList {
+ public:
+  SlashColumns(IndexList shape, std::shared_ptr<const Found> found)
+      : DeviceList(std::move(shape)), found_(std::move(found)) {}
+
+  std::shared_ptr<const DeviceList> lowered(const Problem& p, const Branch& b) const override {
+    if (!causal_alone(p, b)) return nullptr;
+    bool uncut = !b.rule.causal || found_->uncut;
+    if (!uncut) uncut = Stage("vertical slash", *found_->chosen).fetch(found_->p.cut, 1)[0] == 0;
+    return std::make_shared<SlashKeys>(shape(), found_, b.rule.causal, uncut);
+  }
+
+ protected:
+  IndexList fetch() const override { return *SlashKeys(shape(), found_, false, true).host(); }
+
+ private:
+  const std::shared_ptr<const Found> found_;
 };
 
 }  // namespace
@@ -60,6 +89,27 @@ bool lists_slashes(const Problem& p) {
   return std::max(p.nk, p.offset + p.nq) <= on::kMostSlashKeys && p.offset > -on::kMostSlashKeys &&
          p.nq <= on::kMostSlashKeys;
 }
+
+namespace {
+
+// Room for the most pieces and other keys that rows may have; none beyond 512 MB of either.
+cuda::PlacedList::Pieces pieces_of(on::Stage& stage, const on::Slashes& p) {
+  int64_t pieces = 0;
+  for (int64_t r = 0; r < p.rows; ++r)
+    pieces += std::min<int64_t>(p.diagonals,
+                                std::max<int64_t>(0, p.offset / on::kSlashBlock + r + 1) + 2);
+  const int64_t lists = int64_t(p.heads) * p.rows, keys = lists * p.columns;
+  pieces *= p.heads;
+  cuda::PlacedList::Pieces out;
+  if (std::max(pieces, keys) > int64_t(1) << 27) return out;
+  out.memory = stage.kept(2 * lists * 16 + (pieces + keys) * 4 + 4);
+  out.start = static_cast<int64_t*>(out.memory->at), out.key_start = out.start + 2 * lists;
+  out.index = reinterpret_cast<uint32_t*>(out.key_start + 2 * lists);
+  out.key_index = out.index + pieces;
+  return out;
+}
+
+}  // namespace
 
 lists::TilesAndColumns vertical_slash(const Problem& problem, const estimate::VerticalSlash& s,
                                       int64_t columns, int64_t diagonals) {
@@ -85,18 +135,23 @@ lists::TilesAndColumns vertical_slash(const Problem& problem, const estimate::Ve
   p.most = int32_t(std::min<int64_t>(p.diagonals, end / kBlock + 2));
   p.together = int32_t(std::clamp<int64_t>(
       (int64_t(256) << 20) / std::max<int64_t>(1, int64_t(8) * p.rows * p.most), 1, p.heads));
-  // One block: chosen columns, then the diagonals and their numbers.
-  std::shared_ptr<on::Memory> chosen =
-      stage.kept(4 * p.heads * (int64_t(p.words) + p.diagonals + 1));
+  // One block: chosen columns, then chosen diagonals.
+  p.diagonal_words = int32_t(on::ceil_div(p.length, 32));
+  const int64_t words = p.heads * (int64_t(p.words) + p.diagonal_words);
+  std::shared_ptr<on::Memory> chosen = stage.kept(4 * words);
   p.chosen = static_cast<uint32_t*>(chosen->at);
-  p.list = reinterpret_cast<int32_t*>(p.chosen + int64_t(p.heads) * p.words);
-  p.list_size = p.list + int64_t(p.heads) * p.diagonals;
-  std::shared_ptr<on::Memory> start = stage.kept((lists + 2) * 8);  // and the keys that are cut
-  p.start = static_cast<int64_t*>(start->at), p.cut = p.start + lists + 1;
-  stage.zero(p.chosen, int64_t(p.heads) * p.words), stage.zero(p.start, lists + 2);
+  p.chosen_diagonals = p.chosen + int64_t(p.heads) * p.words;
+  // Sums of lengths, the keys that are cut, and how many pieces and keys beside them there are.
+  std::shared_ptr<on::Memory> start = stage.kept((lists + 4) * 8);
+  p.start = static_cast<int64_t*>(start->at), p.cut = p.start + lists + 1, p.taken = p.cut + 1;
+  stage.zero(p.chosen, words), stage.zero(p.start, lists + 4);
   const TileBits tiles = stage.bits(problem.batch, problem.heads, p.rows, cols, &p.tiles);
   p.tile_words = int32_t(tiles.words_per_row());
   stage.zero(p.tiles, lists * p.tile_words);
+  cuda::PlacedList::Pieces pieces = pieces_of(stage, p);
+  pieces.tiles = static_cast<const on::Bits&>(*tiles.device()).shared();
+  p.piece_start = pieces.start, p.piece_index = pieces.index;
+  p.rest_start = pieces.key_start, p.rest_index = pieces.key_index;
   std::shared_ptr<on::Memory> ranges;
   if (lists > 0) {
     on::launch_best_slashes(p, stream);
@@ -112,10 +167,15 @@ lists::TilesAndColumns vertical_slash(const Problem& problem, const estimate::Ve
   p.vertical = p.slash = nullptr;  // they may go
   p.have_ranges = ranges && p.together == p.heads;
   if (!p.have_ranges) ranges.reset();
+  // The nearest diagonal ends each row's last range, so nothing below it is cut where rows and
+  // tiles meet.
+  const bool uncut = p.diagonals > 0 && p.forced_diagonals > 0 && p.offset % kBlock == 0;
   lists::TilesAndColumns out;
   out.bq = out.bk = int(kBlock), out.tiles = tiles;
-  out.columns = ListRef(std::make_shared<const cuda::SlashKeys>(
-      std::move(shape), p, std::move(chosen), std::move(start), std::move(ranges)));
+  out.columns = ListRef(std::make_shared<const cuda::SlashColumns>(
+      std::move(shape),
+      std::make_shared<const cuda::Found>(p, std::move(chosen), std::move(start), std::move(ranges),
+                                          std::move(pieces), uncut)));
   return out;
 }
 

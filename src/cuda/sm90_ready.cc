@@ -128,12 +128,19 @@ class ListThere {
   void await(void* stream) const {
     if (placed_) placed_->await(stream);
   }
+  const PlacedList* placed() const { return placed_; }
 
  private:
   ListRef list_;
   const PlacedList* placed_;
   int64_t start_ = 0, index_ = 0;
 };
+
+// What a GPU made of these single keys and these very tiles, to be read instead; or null.
+const PlacedList::Pieces* pieces_of(const PlacedList* tiles, const PlacedList* keys) {
+  const PlacedList::Pieces* const made = tiles && keys ? keys->pieces() : nullptr;
+  return made && made->tiles == tiles->bits() && tiles->shape().bk == 64 ? made : nullptr;
+}
 
 // Several branches in one launch: tiles and single keys of the same rows.
 bool together(const Plan& plan) {
@@ -192,8 +199,14 @@ class Sm90 : public Ready {
       params_.cu_q = upload_.at<int32_t>(cu_q), params_.cu_k = upload_.at<int32_t>(cu_k);
     if (!b.score.alibi.empty()) params_.alibi = upload_.at<float>(alibi);
     if (b.norm.kind == NormKind::softmax_sink) params_.sink_logit = upload_.at<float>(sink);
-    tiles_.find(upload_, &params_.start, &params_.index);
-    keys_.find(upload_, &params_.key_start, &params_.key_index);
+    if (const auto* const made = pieces_of(tiles_.placed(), keys_.placed())) {
+      params_.start = made->start, params_.index = made->index;
+      params_.key_start = made->key_start, params_.key_index = made->key_index;
+      params_.loose = true;
+    } else {
+      tiles_.find(upload_, &params_.start, &params_.index);
+      keys_.find(upload_, &params_.key_start, &params_.key_index);
+    }
     bytes_ = int64_t(sm90::workspace(params_));
   }
 

@@ -170,6 +170,7 @@ class Bits : public DeviceBits {
                                             const Branch& b) const override;
   const uint64_t* data() const { return static_cast<const uint64_t*>(memory_->at); }
   const Memory& memory() const { return *memory_; }
+  const std::shared_ptr<Memory>& shared() const { return memory_; }
 
  protected:
   std::vector<uint64_t> fetch() const override {

@@ -39,6 +39,8 @@ struct Shape {
 template <class S>
 struct Gathering : S {
   static constexpr bool kGather = true;
+  static constexpr int kProducerRegisters = 64;
+  static constexpr int kConsumerRegisters = 192;
 };
 
 // A tensor without a map.
@@ -79,6 +81,8 @@ struct Call {
   // Key j is read by query i when j < nk, j < i + right and (j >= i + left or j < sink).
   int32_t offset, left, right, sink;
   int32_t list_batch, list_heads, list_rows, bq, bk;
+  int32_t unit;   // keys from entry to entry of a list: bk, or 1 where entries are keys
+  int32_t apart;  // from a row's start to the next one's: 1, or 2 where its end stands between
   int32_t float_out;
   int32_t partial;                 // rows leave as Partials
   float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse

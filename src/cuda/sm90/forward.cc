@@ -173,6 +173,8 @@ std::string refusal(const Params& p) {
     return no("tiles of " + std::to_string(p.bq) + " x " + std::to_string(p.bk) +
               "; multiples of 64 x 64 (head size up to 128) and 128 x 64 are accepted");
   }
+  if (p.loose && (!p.start || !p.key_start || p.bk != 64))
+    return no("keys as entries are accepted beside single keys, 64 an entry");
   if (!choose(p)) return no("no instance" + std::string(p.force ? p.force : ""));
   return "";
 }
@@ -241,6 +243,8 @@ void forward(const Params& p, cudaStream_t stream) {
   c.list_rows = static_cast<int32_t>(p.list_rows);
   c.bq = p.bq;
   c.bk = p.bk;
+  c.unit = p.loose ? 1 : p.bk;
+  c.apart = p.loose ? 2 : 1;
   c.float_out = p.out_type == Type::f32;
   c.partial = p.partial;
   constexpr float kLog2e = 1.4426950408889634f;

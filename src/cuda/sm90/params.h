@@ -51,6 +51,9 @@ struct Params {
   const uint32_t* index = nullptr;  // sorted in a row
   int64_t list_batch = 1, list_heads = 1, list_rows = 0;
   int32_t bq = 0, bk = 0;  // multiples of 64
+  // Instead: entries are the first keys of 64 (bk) consecutive ones, anywhere, and `start` and
+  // `key_start` hold a row's begin and end, [2 * ...]. With single keys alone.
+  bool loose = false;
   // Single keys of the same rows, which every query of a row reads; beside tiles or alone. null:
   // none.
   const int64_t* key_start = nullptr;

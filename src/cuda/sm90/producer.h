@@ -21,7 +21,8 @@ class Steps {
     nk_ = w.nk;
     if (c.start || S::kGather) {
       const int b = c.list_batch == 1 ? 0 : w.batch, h = w.head * c.list_heads / c.heads;
-      const int64_t id = int64_t{b * c.list_heads + h} * c.list_rows + first / c.bq;
+      const int64_t row = int64_t{b * c.list_heads + h} * c.list_rows + first / c.bq;
+      const int64_t id = S::kGather ? row * c.apart : row;
       if (!S::kGather || c.start) {
         list_ = c.index + c.start[id];
         entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
@@ -30,6 +31,7 @@ class Steps {
       count = (entries_ * pieces_an_entry_ + kPieces - 1) / kPieces;
       fetched_ = fetch(0);
       if constexpr (S::kGather) {
+        unit_ = c.unit;
         keys_ = c.key_index + c.key_start[id];
         key_count_ = static_cast<int>(c.key_start[id + 1] - c.key_start[id]);
         tile_steps_ = count;
@@ -64,8 +66,8 @@ class Steps {
         }
         const uint32_t tile = __shfl_sync(~0u, fetched_, entry & 31);
         const int inside = p % pieces_an_entry_;
-        const int key =
-            (static_cast<int>(tile & 0x7FFFFFFF) * pieces_an_entry_ + inside) * S::kPiece;
+        const int unit = S::kGather ? unit_ : pieces_an_entry_ * S::kPiece;
+        const int key = static_cast<int>(tile & 0x7FFFFFFF) * unit + inside * S::kPiece;
         const bool missing = p >= entries_ * pieces_an_entry_;
         s.key[i] = missing ? kNoKey : key;
         s.mask |= (tile >> 31) * 3 | (key + S::kPiece > nk_) | missing;
@@ -120,7 +122,7 @@ class Steps {
   int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
   uint32_t fetched_ = 0;
   const uint32_t* keys_ = nullptr;  // single keys
-  int key_count_ = 0, tile_steps_ = 0;
+  int key_count_ = 0, tile_steps_ = 0, unit_ = 0;
   uint32_t next_[2] = {0, 0};
   int begin_ = 0, end_ = 0, sinks_ = 0;
 };

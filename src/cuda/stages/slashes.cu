@@ -2,12 +2,14 @@
 // of 64 queries reads of them. The rules are those of stages/lists.h and
 // stages/lists/vertical_slash.cc.
 #include "cuda/stages/lists.cuh"
+#include "cuda/stages/slashes.h"
 
 namespace regard::cuda::stages {
 namespace {
 
 constexpr int kThreads = 1024, kDigits = 256, kRows = 4;  // kRows: of a block, a warp each
-constexpr int kFar = 1 << 30;
+constexpr int kCopies = 4;  // of the counts: lanes beside each other often have one digit
+constexpr int kAtOnce = 8, kWalkers = 128;
 
 // Greater for a better score; 0 for what is never kept.
 __device__ uint32_t rank_of(float score, bool forced) {
@@ -15,88 +17,180 @@ __device__ uint32_t rank_of(float score, bool forced) {
   return score != score || score == -kInf ? 0 : ordered(score + 0.0f);  // -0 becomes 0: they tie
 }
 
-// One block an array of a head: the `wanted` best, ties to the lower index, as bits of the columns
-// or as an ascending list of the diagonals.
+// Of 256 counts, from the highest digit down: the digit that the `need`-th falls into, 0 where
+// there are fewer, and how many are needed of it. By a warp; lane l looks at eight digits.
+struct Crossing {
+  int digit, need, count;
+};
+__device__ Crossing crossing(const int (*counts)[kCopies], int need) {
+  const int lane = threadIdx.x % 32;
+  int own[8], sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    own[i] = 0;
+#pragma unroll
+    for (int copy = 0; copy < kCopies; ++copy) own[i] += counts[kDigits - 1 - 8 * lane - i][copy];
+    sum += own[i];
+  }
+  int up_to = sum;
+#pragma unroll
+  for (int width = 1; width < 32; width *= 2) {
+    const int y = __shfl_up_sync(~0u, up_to, width);
+    if (lane >= width) up_to += y;
+  }
+  const uint32_t there = __ballot_sync(~0u, up_to >= need);
+  const int at = there ? __ffs(there) - 1 : 31;
+  Crossing c = {kDigits - 1 - 8 * lane, need - (up_to - sum), own[0]};
+#pragma unroll
+  for (int i = 1; i < 8; ++i)
+    if (c.count < c.need && c.digit == kDigits - 8 * lane - i)
+      c = {c.digit - 1, c.need - c.count, own[i]};
+  return {__shfl_sync(~0u, c.digit, at), __shfl_sync(~0u, c.need, at),
+          __shfl_sync(~0u, c.count, at)};
+}
+
+// One block an array of a head: the `wanted` best, ties to the lower index, as bits.
 __global__ void __launch_bounds__(kThreads) best_kernel(const __grid_constant__ Slashes p) {
-  __shared__ int counts[kDigits];
-  __shared__ uint32_t found;
-  __shared__ int still;
+  __shared__ int counts[kDigits][kCopies];
+  __shared__ Crossing found;
   const int head = blockIdx.x / 2;
   const bool slash = blockIdx.x % 2;
   const float* const x =
       slash ? p.slash + int64_t(head) * p.offsets : p.vertical + int64_t(head) * p.nk;
   const int n = slash ? p.length : p.keys, forced = slash ? p.forced_diagonals : p.forced_columns;
   const int wanted = slash ? p.diagonals : p.columns;
+  uint32_t* const bits = slash ? p.chosen_diagonals + int64_t(head) * p.diagonal_words
+                               : p.chosen + int64_t(head) * p.words;
+  // Ranks of kAtOnce scores of a thread, read together.
+  const auto ranks = [&](int first, uint32_t(&rank)[kAtOnce]) {
+    float score[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = first + i * kThreads + threadIdx.x;
+      score[i] = at < n ? x[at] : -kInf;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = first + i * kThreads + threadIdx.x;
+      rank[i] = at < n ? rank_of(score[i], at < forced) : 0;
+    }
+  };
 
   // The worst rank that is kept, digit by digit, and how many of that rank.
   uint32_t least = 0, known = 0;
-  int need = wanted;
+  int need = wanted, ties = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
-    for (int d = threadIdx.x; d < kDigits; d += kThreads) counts[d] = 0;
+    for (int d = threadIdx.x; d < kDigits * kCopies; d += kThreads) (&counts[0][0])[d] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += kThreads) {
-      const uint32_t rank = rank_of(x[i], i < forced);
-      if ((rank & known) == least && rank != 0) atomicAdd(&counts[rank >> shift & 255], 1);
+    for (int first = 0; first < n; first += kAtOnce * kThreads) {
+      uint32_t rank[kAtOnce];
+      ranks(first, rank);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if ((rank[i] & known) == least && rank[i] != 0)
+          atomicAdd(&counts[rank[i] >> shift & 255][threadIdx.x % kCopies], 1);
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-      int left = need, d = kDigits - 1;
-      while (d > 0 && counts[d] < left) left -= counts[d--];
-      found = uint32_t(d), still = left;
+    if (threadIdx.x < 32) {
+      const Crossing c = crossing(counts, need);
+      if (threadIdx.x == 0) found = c;
     }
     __syncthreads();
-    least |= found << shift, known |= 255u << shift, need = still;
+    least |= uint32_t(found.digit) << shift, known |= 255u << shift;
+    need = found.need, ties = found.count;
   }
   // Fewer than wanted: the walk ended at rank 0, which nothing has.
-  uint32_t* const bits = p.chosen + int64_t(head) * p.words;
-  int* const list = p.list + int64_t(head) * p.diagonals;
-  int ties = 0, kept = 0;
-  for (int first = 0; first < n; first += kThreads) {
-    const int i = first + threadIdx.x;
-    const uint32_t rank = i < n ? rank_of(x[i], i < forced) : 0;
-    int equal, more;
-    const bool tie = rank == least && rank != 0;
-    const int tie_before = ties + before_in_block<kThreads>(int(tie), equal);
-    const bool keep = wanted > 0 && rank != 0 && (rank > least || (tie && tie_before < need));
-    ties += equal;
-    if (slash) {
-      const int at = kept + before_in_block<kThreads>(int(keep), more);
-      if (keep) list[at] = i;
-      kept += more;
-    } else {
+  if (wanted == 0) return;
+  int before = 0;
+  for (int first = 0; first < n; first += kAtOnce * kThreads) {
+    uint32_t rank[kAtOnce];
+    ranks(first, rank);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      bool keep = rank[i] != 0 && rank[i] >= least;
+      if (ties > need) {  // not all of that rank
+        int equal;
+        const bool tie = rank[i] == least && rank[i] != 0;
+        const int ahead = before + before_in_block<kThreads>(int(tie), equal);
+        keep &= !tie || ahead < need;
+        before += equal;
+      }
       const uint32_t word = __ballot_sync(~0u, keep);
-      if (threadIdx.x % 32 == 0 && i < p.words * 32) bits[i / 32] = word;
+      const int at = first + i * kThreads + threadIdx.x;
+      if (threadIdx.x % 32 == 0 && at < n) bits[at / 32] = word;
     }
   }
-  if (slash && threadIdx.x == 0) p.list_size[head] = kept;
 }
 
-// One thread a row: its ranges, from far to near.
-__global__ void ranges_kernel(const __grid_constant__ Slashes p) {
-  const int row = int(blockIdx.x * blockDim.x + threadIdx.x);
+// One thread a row: its ranges, from far to near. A range grows by the nearest diagonal that
+// reaches past its end, so diagonals are bits, with a bit for every word that holds one.
+__global__ void __launch_bounds__(kWalkers) ranges_kernel(const __grid_constant__ Slashes p) {
+  extern __shared__ uint32_t memory[];
+  const int words = p.diagonal_words, head = p.first + blockIdx.y;
+  uint32_t* const held = memory;
+  uint32_t* const some = memory + words;
+  const uint32_t* const from = p.chosen_diagonals + int64_t(head) * words;
+  for (int first = 0; first < words; first += kWalkers) {
+    const int w = first + threadIdx.x;
+    const uint32_t word = w < words ? from[w] : 0, full = __ballot_sync(~0u, word != 0);
+    if (w < words) held[w] = word;
+    if (threadIdx.x % 32 == 0 && w < words) some[w / 32] = full;
+  }
+  __syncthreads();
+  const int row = int(blockIdx.x * kWalkers + threadIdx.x);
   if (row >= p.rows) return;
-  const int head = p.first + blockIdx.y;
-  const int* const list = p.list + int64_t(head) * p.diagonals;
+  // The largest diagonal below `limit`; -1: none.
+  const auto below = [&](int limit) {
+    const int i = min(limit, p.length) - 1;
+    if (i < 0) return -1;
+    int w = i / 32;
+    uint32_t bits = held[w] & ~0u >> (31 - i % 32);
+    if (bits == 0) {
+      int s = w / 32;
+      uint32_t filled = some[s] & ((1u << w % 32) - 1);
+      while (filled == 0) {
+        if (--s < 0) return -1;
+        filled = some[s];
+      }
+      w = s * 32 + 31 - __clz(int(filled));
+      bits = held[w];
+    }
+    return w * 32 + 31 - __clz(int(bits));
+  };
   const int end = p.offset + (row + 1) * kSlashBlock;
   int2* const out = p.ranges + (int64_t(blockIdx.y) * p.rows + row) * p.most;
-  int size = 0;
-  int2 open = make_int2(0, -kFar);
-#pragma unroll 8
-  for (int m = p.list_size[head] - 1; m >= 0; --m) {
-    const int offset = list[m];
-    const bool counts = offset < end;
+  int size = 0, offset = below(end);
+  if (offset >= 0) {
     const int stop = max(end - offset, kSlashBlock);
-    const bool fresh = counts && stop > open.y + kSlashBlock;
-    if (fresh && open.y > 0) out[size++] = open;
-    if (counts && !fresh && stop > open.y) open.y += kSlashBlock;
-    if (fresh) open = make_int2(stop - kSlashBlock, stop);
+    int2 open = make_int2(stop - kSlashBlock, stop);
+    while ((offset = below(end - open.y)) >= 0) {
+      if (end - offset > open.y + kSlashBlock) {
+        out[size++] = open;
+        open = make_int2(end - offset - kSlashBlock, end - offset);
+      } else {
+        open.y += kSlashBlock;
+      }
+    }
+    out[size++] = open;
   }
-  if (open.y > 0) out[size++] = open;
   p.range_count[int64_t(blockIdx.y) * p.rows + row] = size;
 }
 
+// The sum over the lanes before this one; `total` of all lanes.
+__device__ int before_in_warp(int x, int& total) {
+  const int lane = threadIdx.x % 32;
+  int sum = x;
+#pragma unroll
+  for (int width = 1; width < 32; width *= 2) {
+    const int y = __shfl_up_sync(~0u, sum, width);
+    if (lane >= width) sum += y;
+  }
+  total = __shfl_sync(~0u, sum, 31);
+  return sum - x;
+}
+
 // One warp a row: whole tiles inside a range, and single keys. kWrite: the keys; else the tiles,
-// the number of keys, and how many of these some query does not see.
+// the number of keys, how many of these some query does not see, and the row's pieces.
 template <bool kWrite>
 __global__ void __launch_bounds__(kRows * 32) rows_kernel(const __grid_constant__ Slashes p) {
   extern __shared__ uint32_t memory[];
@@ -129,14 +223,19 @@ __global__ void __launch_bounds__(kRows * 32) rows_kernel(const __grid_constant_
   const uint32_t* const chosen = p.chosen + int64_t(head) * p.words;
   const int64_t list = int64_t(head) * p.rows + row;
   uint32_t* out = kWrite ? p.index + p.start[list] : nullptr;
-  int count = 0, cut = 0;
+  int count = 0, cut = 0, beside = 0;  // beside: single keys outside ranges
   for (int first = 0; first < 2 * tiles; first += 32) {
     const int w = first + lane;
     uint32_t own = w < 2 * tiles ? held[w] : 0, single = 0;
-    const uint32_t beside = __shfl_xor_sync(~0u, own, 1);
-    const bool tile = own == ~0u && beside == ~0u;
+    const uint32_t other = __shfl_xor_sync(~0u, own, 1);
+    const bool tile = own == ~0u && other == ~0u;
     if (w < 2 * tiles) {
-      single = ((tile ? 0u : own) & below(visible, w)) | (chosen[w] & ~own & below(last, w));
+      const uint32_t rest = chosen[w] & ~own & below(last, w);
+      single = ((tile ? 0u : own) & below(visible, w)) | rest;
+      if constexpr (!kWrite) {
+        beside += __popc(rest);
+        held[w] = rest;  // from here on: this lane alone reads it
+      }
     }
     if constexpr (!kWrite) {
       count += __popc(single);
@@ -164,6 +263,37 @@ __global__ void __launch_bounds__(kRows * 32) rows_kernel(const __grid_constant_
       p.start[list + 1] = count;
       if (cut > 0) atomicAdd(reinterpret_cast<unsigned long long*>(p.cut), uint64_t(cut));
     }
+    if (!p.piece_index) return;
+    // Ranges are pieces as they are, whole or up to what the row sees.
+    const auto pieces_of = [&](const int2& r) {
+      return max(0, (min(r.y, visible) - r.x + kSlashBlock - 1) / kSlashBlock);
+    };
+    int pieces = 0;
+    for (int n = lane; n < size; n += 32) pieces += pieces_of(ranges[n]);
+    pieces = __reduce_add_sync(~0u, pieces), beside = __reduce_add_sync(~0u, beside);
+    int64_t begin[2] = {0, 0};
+    if (lane == 0) {
+      unsigned long long* const taken = reinterpret_cast<unsigned long long*>(p.taken);
+      begin[0] = int64_t(atomicAdd(taken, uint64_t(pieces)));
+      begin[1] = int64_t(atomicAdd(taken + 1, uint64_t(beside)));
+      p.piece_start[2 * list] = begin[0], p.piece_start[2 * list + 1] = begin[0] + pieces;
+      p.rest_start[2 * list] = begin[1], p.rest_start[2 * list + 1] = begin[1] + beside;
+    }
+    uint32_t* piece = p.piece_index + __shfl_sync(~0u, begin[0], 0);
+    uint32_t* rest = p.rest_index + __shfl_sync(~0u, begin[1], 0);
+    for (int first = 0, total; first < size; first += 32, piece += total) {
+      const int2 r = first + lane < size ? ranges[first + lane] : make_int2(0, 0);
+      const int own = first + lane < size ? pieces_of(r) : 0, ahead = before_in_warp(own, total);
+      for (int n = 0; n < own; ++n) {
+        const int key = r.x + n * kSlashBlock;
+        piece[ahead + n] = entry(uint32_t(key), key + kSlashBlock, keys);
+      }
+    }
+    for (int first = 0, total; first < 2 * tiles; first += 32, rest += total) {
+      uint32_t word = first + lane < 2 * tiles ? held[first + lane] : 0;
+      int at = before_in_warp(__popc(word), total);
+      for (; word; word &= word - 1) rest[at++] = uint32_t((first + lane) * 32 + __ffs(word) - 1);
+    }
   }
 }
 
@@ -176,7 +306,11 @@ void launch_rows(Slashes p, void* stream) {
   for (int first = 0; first < p.heads; first += p.together) {
     const unsigned heads = unsigned(p.heads - first < p.together ? p.heads - first : p.together);
     p.first = first;
-    if (!p.have_ranges) ranges_kernel<<<dim3(unsigned(p.rows + 31) / 32, heads), 32, 0, s>>>(p);
+    if (!p.have_ranges) {
+      const int walk = 4 * (p.diagonal_words + (p.diagonal_words + 31) / 32);
+      ranges_kernel<<<dim3(unsigned(p.rows + kWalkers - 1) / kWalkers, heads), kWalkers, walk, s>>>(
+          p);
+    }
     rows_kernel<kWrite>
         <<<dim3(unsigned(p.rows + kRows - 1) / kRows, heads), kRows * 32, bytes, s>>>(p);
   }

@@ -13,7 +13,7 @@ class Params(C.Structure):
     _fields_ = [
         ("type", C.c_int32), ("out_type", C.c_int32),
         ("q", Tensor), ("k", Tensor), ("v", Tensor), ("out", Tensor),
-        ("lse", C.c_void_p),
+        ("lse", C.c_void_p), ("partial", C.c_bool),
         ("batch", C.c_int32), ("heads", C.c_int32), ("kv_heads", C.c_int32),
         ("nq", C.c_int64), ("nk", C.c_int64),
         ("dk", C.c_int32), ("dv", C.c_int32), ("scale", C.c_float),
@@ -21,7 +21,7 @@ class Params(C.Structure):
         ("cu_q", C.c_void_p), ("cu_k", C.c_void_p), ("sequences", C.c_int32), ("max_nq", C.c_int64),
         ("start", C.c_void_p), ("index", C.c_void_p),
         ("list_batch", C.c_int64), ("list_heads", C.c_int64), ("list_rows", C.c_int64),
-        ("bq", C.c_int32), ("bk", C.c_int32), ("key_start", C.c_void_p), ("key_index", C.c_void_p),
+        ("bq", C.c_int32), ("bk", C.c_int32), ("loose", C.c_bool), ("key_start", C.c_void_p), ("key_index", C.c_void_p),
         ("softcap", C.c_float), ("alibi", C.c_void_p), ("sink_logit", C.c_void_p),
         ("force", C.c_char_p),
         ("workspace", C.c_void_p), ("sms", C.c_int32), ("counters", C.c_void_p),

@@ -20,6 +20,7 @@ const uint32_t* PlacedList::index() const {
     const OnDevice here(start_->device);
     index_ = written();
     check(cudaEventRecord(made_, cudaStream_t(start_->stream)), "record an event");
+    done_ = false;
   });
   return static_cast<const uint32_t*>(index_->at);
 }

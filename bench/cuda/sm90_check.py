@@ -182,6 +182,7 @@ for d in (128, 64, 256):
     attempt(case, d, 500, 500, sink_logit=True, right=0, h=4, kv=2)
     attempt(case, d, 500, 1500, amp=8.0)
     attempt(case, d, 700, 300, right=0)  # the first 400 rows are empty
+    attempt(case, d, 6000, 70, h=16, kv=16, right=0)  # many empty tiles of rows behind one that is not
     def nan_row(q, k, v):
         q[:, :, 3] = float("nan")
     def inf_row(q, k, v):

@@ -240,6 +240,8 @@ TEST_P(Cuda, RowsWithoutKeys) {
     none.set(0, 0, 1, 0);
     check(Plan::tiles(p, 16, 16, none), x);
   }
+  // Most tiles of rows are empty, many in a row behind one that is not.
+  for (int64_t d : {64, 128, 256}) check(Plan::all(problem(16, 16, 6000, 70, d, d)).causal());
 }
 
 TEST_P(Cuda, PoisonStaysWhereItIsRead) {

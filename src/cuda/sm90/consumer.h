@@ -46,14 +46,14 @@ class Consumer {
     if (kTurns && group_ == S::kGroups - 1) ptx::signal(kFirstTurn, 256);
   }
 
-  // With two slots for Q, or Q in registers, the outer loop runs once: works follow one another
-  // inside the inner loop, in one copy of its code. (Straight code that runs once a work misses the
-  // instruction cache, which costs more than its arithmetic.)
+  // With two slots for Q, or Q in registers, works follow one another inside the inner loop, in one
+  // copy of its code, and the outer one is for rows without keys between them. (Straight code that
+  // runs once a work misses the instruction cache, which costs more than its arithmetic.)
   __device__ void run() {
     Accumulator o;
     Scores s;
     Weights p;
-    bool more = next_work();
+    bool more = next_work(false);
     while (more) {
       step<true>(o, s, p);
       while (step<false>(o, s, p)) continue;
@@ -64,7 +64,7 @@ class Consumer {
       arrive(o);
       give_back_v();
       store(o, now_, weighed_.slot);
-      more = !kStream && next_work();
+      more = (!kStream || steps_ >= 0) && next_work(false);
     }
     const int warp = threadIdx.x / 32 - 4;
     if (lane_ == 0) ptx::wait_writes();
@@ -107,13 +107,16 @@ class Consumer {
     }
   }
 
-  // Waits for the next rows that have keys (rows without any are written here). False: no more.
-  __device__ __forceinline__ bool next_work() {
+  // Waits for the next rows that have keys (rows without any are written here). False: no more, or
+  // none before the `pending` rows have left, whose work's slot lasts for a few others.
+  __device__ __forceinline__ bool next_work(bool pending) {
     while (true) {
       ptx::wait(&m_.q_full[q_.slot], q_.phase);
+      const int steps = __shfl_sync(~0u, m_.work[next_slot_].steps, 0);
+      if (pending && steps == 0) return false;
+      steps_ = steps;
       work_slot_ = next_slot_;
       next_slot_ = (next_slot_ + 1) % kWorkSlots;
-      steps_ = __shfl_sync(~0u, m_.work[work_slot_].steps, 0);
       t_ = 0;
       if (steps_ < 0) return false;
       if (steps_ > 0) {
@@ -131,7 +134,7 @@ class Consumer {
   __device__ __forceinline__ bool next() {
     if (t_ < steps_) return true;
     if constexpr (!S::kQRegisters) give_back_q();
-    return kStream && next_work();
+    return kStream && next_work(true);
   }
 
   // The scores of the next step become weights, under the products of the weights before. kFirst:

@@ -219,6 +219,51 @@ TEST_P(CudaPlans, WeightsOfFeatures) {
     }
 }
 
+// Several blocks of 64 keys: what is a sum over blocks, what goes pair by pair, and both in a row.
+TEST_P(CudaPlans, FeaturesOverLongRows) {
+  for (const WeightKind kind : kKinds)
+    for (int64_t nq : {70, 230}) {
+      const Problem p = problem(2, 1, nq, 330, 24, 16);
+      const Inputs3 x = inputs(p);
+      const auto of = [&](Plan plan) { return plan.weight(features(p, kind)); };
+      check(of(Plan::all(p).causal()), x);
+      check(of(Plan::all(p)), x);
+      check(of(Plan::band(p, 200, -1, 70)), x);
+      check(of(Plan::all(p).causal().mask(random_mask(g, p, 330))), x);
+      for (int bq : {16, 64, 100}) {
+        const int bk = int(std::array{32, 64, 128, 192}[size_t(pick(g, 0, 3))]);
+        check(of(Plan::tiles(p, bq, bk, some_tiles(p, 330, bq, bk, 0.7)).causal(bq == 64)), x);
+      }
+    }
+  // More keys than a word has blocks; a packed batch; wide values; features in two chunks.
+  const Problem far = problem(2, 2, 90, 2500, 16, 16);
+  check(Plan::all(far).causal().weight(features(far, WeightKind::elu)));
+  check(Plan::band(far, 700, 0, 200).causal().weight(features(far, WeightKind::random)));
+  Problem packed = problem(2, 1, 500, 520, 40, 40);
+  packed.cu_q = {0, 7, 7, 300, 500}, packed.cu_k = {0, 30, 41, 360, 520};
+  check(Plan::all(packed).causal().weight(features(packed, WeightKind::relu)));
+  const Problem wide = problem(2, 1, 200, 200, 64, 200);
+  check(Plan::all(wide).causal().value_map(random_map(wide)).weight(features(wide, kKinds[0])));
+  Weight many{WeightKind::random, random_tensor(g, {1, 1, 300, 64})};
+  check(Plan::all(wide).causal().weight(many));
+}
+
+// Large inputs: exponents of a feature differ by far more than f32's between blocks.
+TEST_P(CudaPlans, FeaturesOfLargeInputs) {
+  const Problem p = problem(2, 1, 200, 200, 32, 24);
+  // Where exp(x) of a softmax overflows, the naive implementation has no error to compare with.
+  for (const double sigma : {8.0, 60.0, 1e4})
+    for (const WeightKind kind : {WeightKind::softmax, WeightKind::elu, WeightKind::relu}) {
+      if (kind == WeightKind::softmax && sigma > 8) continue;
+      Inputs3 x = inputs(p);
+      x.q = random_tensor(g, {1, 2, 200, 32}, type(), sigma);
+      x.k = random_tensor(g, {1, 1, 200, 32}, type(), sigma);
+      SCOPED_TRACE(sigma);
+      check(Plan::all(p).causal().weight(features(p, kind)), x);
+      check(Plan::tiles(p, 64, 64, some_tiles(p, 200, 64, 64, 0.6)).weight(features(p, kind)), x);
+    }
+}
+
 // Scatterbrain: exact in a window, features elsewhere, one softmax; and a gated pair.
 TEST_P(CudaPlans, FeaturesBesideExponentials) {
   const Problem p = problem(4, 2, 200, 200, 64, 64);
@@ -290,6 +335,32 @@ TEST_P(CudaPlans, PoisonStaysWhereItIsRead) {
     check(Plan::all(p).causal().value_skip(20), x);
     for (const WeightKind kind : kKinds) check(Plan::all(p).causal().weight(features(p, kind)), x);
   }
+}
+
+// The same over several blocks, some of which have no bad key; and keys and queries of features
+// that are infinite (elu).
+TEST_P(CudaPlans, PoisonStaysWhereItIsReadInLongRows) {
+  const Problem p = problem(2, 1, 300, 300, 16, 16);
+  const auto put = [&](const Tensor& t, int64_t h, int64_t i, float x) {
+    View one = t.view;
+    one.data = t.view.at(0, h, i) + 3 * t.view.stride[3], one.size = {1, 1, 1, 1};
+    write_row(one, 0, 0, 0, &x);
+  };
+  const TileBits tiles = some_tiles(p, 300, 64, 64, 0.5);
+  for (const WeightKind kind : kKinds)
+    for (int n = 0; n < 5; ++n) {
+      Inputs3 x = inputs(p);
+      if (n == 0) put(x.v, 0, 140, kInfinity);
+      if (n == 1) put(x.v, 0, 140, std::nanf("")), put(x.v, 0, 230, -kInfinity);
+      if (n == 2) put(x.k, 0, 140, std::nanf("")), put(x.q, 1, 250, std::nanf(""));
+      if (n == 3 && kind == WeightKind::elu)
+        put(x.k, 0, 140, kInfinity), put(x.k, 0, 20, -kInfinity);
+      if (n == 4 && kind == WeightKind::elu) put(x.q, 0, 250, kInfinity);
+      SCOPED_TRACE(n);
+      const Weight w = features(p, kind);
+      check(Plan::all(p).causal().weight(w), x);
+      check(Plan::tiles(p, 64, 64, tiles).causal().weight(w), x);
+    }
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "cuda/sm80/features.h"
 
-#include <bit>
 #include <cmath>
 
 #include "cuda/sm80/instance.h"
@@ -27,10 +26,6 @@ FeatureRows::FeatureRows(const Problem& p, const Branch& b, const Tensors& t, Up
   keys_ = queries_ = f;
   keys_.heads = int32_t(p.kv_heads), keys_.n = int32_t(p.nk);
   keys_.rows = p.batch * p.kv_heads * p.nk;
-  if (t.pages) {
-    keys_.page_shift = std::countr_zero(uint64_t(t.k.size[2]));
-    keys_.page_mask = int32_t(t.k.size[2]) - 1;
-  }
   queries_.heads = int32_t(p.heads), queries_.n = int32_t(p.nq);
   queries_.rows = p.batch * p.heads * p.nq;
   k_at_ = reserve(keys_.rows * f.m * 4), k_top_at_ = reserve(keys_.rows * 4);
@@ -46,10 +41,13 @@ void FeatureRows::run(const Upload& upload, char* workspace, void* stream, Param
     check(cudaPeekAtLastError(), "launch the kernel of features");
   };
   FeatureParams k = keys_, q = queries_;
-  k.from = p->k, q.from = p->q;
-  if (p->pages) k.page = p->k_page, k.pages = p->pages, k.pages_row = p->pages_row;
+  k.from = paged(*p, p->k, p->k_page), q.from.rows = p->q;
   make(k, k_at_, k_top_at_);
   make(q, q_at_, q_top_at_);
+  tell(workspace, p);
+}
+
+void FeatureRows::tell(char* workspace, Params* p) const {
   p->features = keys_.m;
   p->k_features = reinterpret_cast<const float*>(workspace + k_at_);
   p->q_features = reinterpret_cast<const float*>(workspace + q_at_);

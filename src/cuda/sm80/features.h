@@ -17,6 +17,8 @@ class FeatureRows {
 
   // Makes them of the queries and keys that `params` has, and points it at them.
   void run(const Upload& upload, char* workspace, void* stream, Params* params) const;
+  // Points `params` at what run() made.
+  void tell(char* workspace, Params* params) const;
 
  private:
   FeatureParams keys_, queries_;

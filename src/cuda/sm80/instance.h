@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cuda/sm80/params.h"
+#include "cuda/sm80/state_params.h"
 
 namespace regard::cuda::sm80 {
 
@@ -30,6 +31,9 @@ const Instance& pairs_instance(Type, int64_t dv);
 void launch_merge(const MergeParams&, int warps, bool overlap, void* stream);
 void launch_pool(const PoolParams&, void* stream);
 void launch_features(const FeatureParams&, void* stream);
+// In this order; add to `acc` for each chunk of features.
+void launch_state_bounds(const StateParams&, void* stream);
+void launch_states(const StateParams&, void* stream);
 void launch_tokens(const TokensParams&, void* stream);
 void launch_map(const MapParams&, void* stream);
 

@@ -39,8 +39,14 @@ struct RowTile {
 class Cutter {
  public:
   Cutter(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys, int tile_rows,
-         int tile_keys)
-      : p_(p), b_(b), r_(ranges), keys_(keys), tile_rows_(tile_rows), tile_keys_(tile_keys) {}
+         int tile_keys, int64_t align)
+      : p_(p),
+        b_(b),
+        r_(ranges),
+        keys_(keys),
+        align_(align),
+        tile_rows_(tile_rows),
+        tile_keys_(tile_keys) {}
 
   std::vector<RowTile> run() {
     const int64_t heads = heads_together(p_, b_);
@@ -63,11 +69,13 @@ class Cutter {
     const int64_t head_step = std::min<int64_t>(heads, tile_rows_);
     const int64_t step = tile_rows_ / head_step;
     for (int64_t h = h0; h < h0 + heads; h += head_step)
-      for (int64_t i = i0; i < i1; i += step) {
+      for (int64_t i = i0, end = i0; i < i1; i = end) {
+        end = std::min(i + step, i1);
+        if (align_ > 0) end = std::min(end, i0 + ((i - i0) / align_ + 1) * align_);
         RowTile t;
         t.item.b = int32_t(b), t.item.h0 = int32_t(h);
         t.item.heads = int32_t(std::min(head_step, h0 + heads - h));
-        t.item.i0 = int32_t(i), t.item.queries = int32_t(std::min(step, i1 - i));
+        t.item.i0 = int32_t(i), t.item.queries = int32_t(end - i);
         list_row < 0 ? find_ranges(&t) : find_list(list_row, &t);
         out_.push_back(t);
       }
@@ -106,7 +114,7 @@ class Cutter {
   const Problem& p_;
   const Branch& b_;
   const RowRanges& r_;
-  int64_t keys_;
+  int64_t keys_, align_;
   int tile_rows_, tile_keys_;
   std::vector<RowTile> out_;
 };
@@ -147,8 +155,8 @@ int64_t rows_together(const Problem& p, const Branch& b) {
 }
 
 Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys,
-                 int tile_rows, int tile_keys, int64_t capacity, bool partials) {
-  std::vector<RowTile> tiles = Cutter(p, b, ranges, keys, tile_rows, tile_keys).run();
+                 int tile_rows, int tile_keys, int64_t capacity, bool partials, int64_t align) {
+  std::vector<RowTile> tiles = Cutter(p, b, ranges, keys, tile_rows, tile_keys, align).run();
   // Values are skipped by the greatest logit so far: from the first key on.
   const int64_t piece = b.value_skip > 0 ? INT32_MAX : tiles_a_piece(tiles, tile_keys, capacity);
   Items out;

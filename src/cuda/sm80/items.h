@@ -21,8 +21,8 @@ int64_t rows_together(const Problem& p, const Branch& b);
 
 // `tile_rows` and `tile_keys` are the kernel's; `capacity` its blocks that run at once. With
 // `partials` every item leaves Partials, otherwise those that share their rows. `keys` counts
-// source keys.
+// source keys. No item of ranges crosses a multiple of `align` queries (0: any).
 Items make_items(const Problem& p, const Branch& b, const RowRanges& ranges, int64_t keys,
-                 int tile_rows, int tile_keys, int64_t capacity, bool partials);
+                 int tile_rows, int tile_keys, int64_t capacity, bool partials, int64_t align = 0);
 
 }  // namespace regard::cuda::sm80

@@ -1,6 +1,7 @@
 // The one merge of Partials, the pooling of keys, the mapping of values.
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/instance.h"
+#include "cuda/sm80/rows.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
@@ -150,16 +151,10 @@ __global__ void pool_kernel(const __grid_constant__ PoolParams p) {
   const int j = int(row % p.blocks), h = int(row / p.blocks % p.kv_heads);
   const int64_t b = row / p.blocks / p.kv_heads;
   const int first = j * p.block, last = min(first + p.block, p.nk);
-  const char* const base = p.from.data + (p.pages ? 0 : b * p.from.batch) + h * p.from.head;
   for (int c = threadIdx.x % 32; c < p.d; c += 32) {
     float sum = 0;
-    for (int t = first; t < last; ++t) {
-      const int r = p.pages ? p.pages[b * p.pages_row + (t >> p.page_shift)] << p.page_shift |
-                                  (t & p.page_mask)
-                            : t;
-      const char* at = base + (r >> p.page_shift) * p.page + (r & p.page_mask) * p.from.token;
-      sum += to_float(reinterpret_cast<const T*>(at)[c]);
-    }
+    for (int t = first; t < last; ++t)
+      sum += to_float(reinterpret_cast<const T*>(row_at(p.from, b, h, t))[c]);
     write(p.to + row * p.d * int64_t(p.to_type == Type::f32 ? 4 : 2), p.to_type, c,
           sum / float(last - first));
   }
@@ -183,15 +178,10 @@ __global__ void map_kernel(const __grid_constant__ MapParams p) {
   const int tiles = (p.n + kMapRows - 1) / kMapRows;
   const int first = int(blockIdx.x % tiles) * kMapRows, h = int(blockIdx.x / tiles % p.kv_heads);
   const int64_t b = blockIdx.x / tiles / p.kv_heads;
-  const char* const base = p.from.data + (p.pages ? 0 : b * p.from.batch) + h * p.from.head;
   for (int e = threadIdx.x; e < kMapRows * p.d; e += blockDim.x) {
     const int row = e / p.d, c = e % p.d, t = first + row;
     float value = 0;
-    if (t < p.n) {
-      const int page = p.pages ? p.pages[b * p.pages_row + (t >> p.page_shift)] : 0;
-      value = to_float(reinterpret_cast<const T*>(
-          base + page * p.page + (p.pages ? t & p.page_mask : t) * p.from.token)[c]);
-    }
+    if (t < p.n) value = to_float(reinterpret_cast<const T*>(row_at(p.from, b, h, t))[c]);
     x[c][row] = value;
   }
   __syncthreads();

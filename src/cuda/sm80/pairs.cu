@@ -2,12 +2,14 @@
 // not fit. A block has rows for 4 warps, a warp kOwn of them; a tile is 64 keys, two a lane.
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/pieces.cuh"
+#include "cuda/sm80/rows.cuh"
+#include "cuda/sm80/whole.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
 
-constexpr int kWarps = 4, kKeys = 64, kStep = 64;  // channels at a time
-constexpr uint32_t kForbidden = 0x80000000u;       // minus zero as a weight
+constexpr int kWarps = 4, kKeys = kStateKeys, kStep = 64;  // channels at a time
+constexpr uint32_t kForbidden = 0x80000000u;               // minus zero as a weight
 
 // Values of at most kDv channels: what is kept of a row limits the rows of a warp.
 template <class T_, int kDv_, int kOwn_>
@@ -19,23 +21,15 @@ struct Shape {
 
 template <class S>
 struct Memory {
-  float keys[kKeys][kStep + 1];
+  union {
+    float keys[kKeys][kStep + 1];
+    uint4 values[kKeys][16];  // up to 128 channels, after the keys have been read
+  };
   alignas(16) float queries[S::kRows][kStep];
   int4 row[S::kRows];  // {lo, hi, sink, query}
   int id[kKeys];       // -1: past the tile's end
   float key_top[kKeys], query_top[S::kRows];
 };
-
-template <class T>
-__device__ float2 pair_at(const char* row, int c);
-template <>
-__device__ float2 pair_at<__half>(const char* row, int c) {
-  return __half22float2(*reinterpret_cast<const __half2*>(row + c * 2));
-}
-template <>
-__device__ float2 pair_at<__nv_bfloat16>(const char* row, int c) {
-  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(row + c * 2));
-}
 
 __device__ float read(const char* at, Type type) {
   if (type == Type::f32) return *reinterpret_cast<const float*>(at);
@@ -69,10 +63,11 @@ class Block {
       m_.query_top[n] = p.features > 0 ? p.q_top[query_at(r, i)] : 0;
     }
     __syncthreads();
+    if (p.whole.bits) start_from_sums();
   }
 
   __device__ void run() {
-    for (int t = item_.begin; t < item_.end; ++t) {
+    for (int t = next(item_.begin); t < item_.end; t = next(t + 1)) {
       float s[kOwn][2] = {};
       const int n = size(t);
       __syncthreads();  // the tile before has been read
@@ -85,7 +80,7 @@ class Block {
 #pragma unroll
       for (int u = 0; u < kOwn; ++u) {
         if (row(u) >= rows()) continue;
-        s[u][0] = score(u, lane_, s[u][0]), s[u][1] = score(u, lane_ + 32, s[u][1]);
+        s[u][0] = score(t, u, lane_, s[u][0]), s[u][1] = score(t, u, lane_ + 32, s[u][1]);
         weigh(u, s[u]);
       }
       bool clean = true;
@@ -94,6 +89,7 @@ class Block {
         for (int half = 0; half < 2; ++half)
           clean &= row(u) >= rows() || lane_ + 32 * half >= n ||
                    __float_as_uint(s[u][half]) != kForbidden;
+      if (S::kDv == 128) stage_values(n);
       __all_sync(~0u, clean) ? add_values<true>(n, s) : add_values<false>(n, s);
     }
   }
@@ -133,6 +129,41 @@ class Block {
   __device__ int head_of(int u) const { return item_.h0 + row(u) % item_.heads; }
   __device__ int width() const { return p_.features > 0 ? p_.features : p_.dk; }
 
+  // The rows' Partials of the blocks that come as sums.
+  __device__ void start_from_sums() {
+    const int heads = p_.group * p_.kv_heads;
+    whole_ = whole_bits(p_.whole, item_.b, item_.h0, heads, item_.i0 / p_.whole.rows);
+    loose_ = p_.loose + (int64_t(item_.b) * p_.kv_heads + kv_head_) * p_.whole.words * 32;
+    bool steady = true;
+    for (int r = threadIdx.x; r < rows(); r += S::kThreads) steady &= is_steady(m_.query_top[r]);
+    steady_ = __syncthreads_and(steady);
+#pragma unroll
+    for (int u = 0; u < kOwn; ++u) {
+      if (row(u) >= rows() || item_.begin > 0) continue;
+      const int64_t at = query_at(row(u), m_.row[row(u)].w);
+      const float2 head = *reinterpret_cast<const float2*>(p_.start_head + 2 * at);
+      own_[u].max = head.x, own_[u].sum = lane_ == 0 ? head.y : 0;
+#pragma unroll
+      for (int k = 0; k < S::kDv / 64; ++k) {
+        const int c = k * 64 + lane_ * 2;
+        if (c < p_.dv) acc_[u][k] = *reinterpret_cast<const float2*>(p_.start_acc + at * p_.dv + c);
+      }
+    }
+  }
+  // Whether steady rows have this block of keys among their sums.
+  __device__ bool summed(int block) const {
+    return whole_ && whole_[block / 32] >> block % 32 & 1 && !loose_[block];
+  }
+  // The first tile from t on that some row reads pair by pair.
+  __device__ int next(int t) const {
+    if (!whole_ || !steady_) return t;
+    for (; t < item_.end; t += 32) {
+      const bool here = t + lane_ < item_.end && !summed(id(t + lane_, 0) / kStateKeys);
+      if (const unsigned found = __ballot_sync(~0u, here)) return t + __ffs(int(found)) - 1;
+    }
+    return t;
+  }
+
   // Tiles as KeyTiles has them: of [0, sink), then of [lo, hi) cut at multiples of 64; or of a
   // list.
   __device__ int size(int t) const {
@@ -170,7 +201,7 @@ class Block {
   __device__ void multiply(int first, float (&s)[kOwn][2]) {
     __syncthreads();
     const int own = threadIdx.x % kStep, c = first + own;
-#pragma unroll 4
+#pragma unroll 16
     for (int j = threadIdx.x / kStep; j < kKeys; j += S::kThreads / kStep) {
       const int key = m_.id[j];
       float x = 0;
@@ -180,6 +211,7 @@ class Block {
                 : to_float(reinterpret_cast<const T*>(key_row(p_.k, p_.k_page, key))[c]);
       m_.keys[j][own] = x;
     }
+#pragma unroll 8
     for (int r = threadIdx.x / kStep; r < S::kRows; r += S::kThreads / kStep) {
       const int i = m_.row[r].w, head = item_.h0 + r % item_.heads;
       float x = 0;
@@ -206,7 +238,7 @@ class Block {
   }
 
   // A product as a score in units of log2 e; -inf: forbidden.
-  __device__ float score(int u, int j, float product) const {
+  __device__ float score(int t, int u, int j, float product) const {
     const int4 r = m_.row[row(u)];
     const int key = m_.id[j], i = r.w, head = head_of(u);
     if (key < 0 || !((key >= r.x && key < r.y) || key < r.z)) return -kInf;
@@ -215,6 +247,11 @@ class Block {
           p_.mask + item_.b * p_.mask_batch + head * p_.mask_head + i * p_.mask_row;
       if (!(words[key >> 6] >> (key & 63) & 1)) return -kInf;
     }
+    if (p_.tile_pairs) {
+      const int64_t entry = item_.entries + t;
+      if (!(p_.tile_pairs[entry * kPairRows + i % kPairRows] >> j & 1)) return -kInf;
+    }
+    if (summed(key / kStateKeys) && is_steady(m_.query_top[row(u)])) return -kInf;
     if (p_.features > 0) return log_product(query_at(row(u), i), key_at(key), product);
     return logit(i, head, key, product);
   }
@@ -270,12 +307,25 @@ class Block {
     for (float2& a : acc_[u]) a.x *= scale, a.y *= scale;
   }
 
+  // All loads of a tile's values at once, in the place of its keys.
+  __device__ void stage_values(int n) {
+    __syncthreads();
+#pragma unroll
+    for (int e = threadIdx.x; e < kKeys * 16; e += S::kThreads) {
+      const int j = e / 16, part = e % 16;
+      if (j < n && part * 8 < p_.dv)
+        m_.values[j][part] =
+            *reinterpret_cast<const uint4*>(key_row(p_.v, p_.v_page, m_.id[j]) + part * 16);
+    }
+    __syncthreads();
+  }
+
   // O += P V. kClean: no pair is forbidden; else such pairs must not touch infinities and NaN.
   template <bool kClean>
   __device__ void add_values(int n, const float (&s)[kOwn][2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-#pragma unroll 2
+#pragma unroll 4
       for (int j = 32 * half; j < min(n, 32 * half + 32); ++j) {
         float w[kOwn];
         bool any = false;
@@ -285,7 +335,8 @@ class Block {
           any |= row(u) < rows() && __float_as_uint(w[u]) != kForbidden;
         }
         if (!kClean && !any) continue;
-        const char* const v = key_row(p_.v, p_.v_page, m_.id[j]);
+        const char* const v = S::kDv == 128 ? reinterpret_cast<const char*>(m_.values[j])
+                                            : key_row(p_.v, p_.v_page, m_.id[j]);
 #pragma unroll
         for (int k = 0; k < S::kDv / 64; ++k) {
           const int c = k * 64 + lane_ * 2;
@@ -304,7 +355,10 @@ class Block {
   const Item& item_;
   const int warp_, lane_, kv_head_;
   Memory<S>& m_;
-  RowHead own_[kOwn];  // sums: a lane's share
+  const uint32_t* whole_ = nullptr;  // blocks that come as sums; null: none
+  const uint8_t* loose_ = nullptr;   // those that do not after all
+  bool steady_ = true;               // all rows are
+  RowHead own_[kOwn];                // sums: a lane's share
   float2 acc_[kOwn][S::kDv / 64];
 };
 

@@ -18,6 +18,25 @@ struct Rows {
   int64_t batch = 0, head = 0, token = 0;
 };
 
+// Rows that may lie in pages (tables of [B, pages_row]): row i is (i & mask) of the page that the
+// table has for i >> shift.
+struct PagedRows {
+  Rows rows;
+  int64_t page = 0;  // bytes between pages
+  const int32_t* pages = nullptr;
+  int64_t pages_row = 0;
+  int32_t shift = 31, mask = 0x7fffffff;
+};
+
+// Which blocks of kStateKeys keys all rows of a tile read whole: a bit a block,
+// [lists][tiles][words]. Linear attention adds their sums, and reads the rest pair by pair.
+constexpr int kStateKeys = 64, kPairRows = 32;
+struct WholeBlocks {
+  const uint32_t* bits = nullptr;  // null: none
+  int32_t batch = 0, heads = 1;    // lists between batch items (0: shared); lists a batch item has
+  int32_t tiles = 0, rows = 1, words = 0;  // `rows` queries a tile
+};
+
 // One block's work: some query rows over some key tiles.
 struct Item {
   int32_t b, h0, heads;  // query heads [h0, h0 + heads), one KV head
@@ -72,6 +91,12 @@ struct Params {
   // and the greatest of each row.
   int32_t features = 0, kv_heads = 1, nq = 0;
   const float *q_features = nullptr, *k_features = nullptr, *q_top = nullptr, *k_top = nullptr;
+  // Of such: blocks of keys that come as sums, and the rows' Partials of those.
+  // Single keys as lists of tiles of 64: which of its keys each of 32 queries reads, [entries][32].
+  const uint64_t* tile_pairs = nullptr;
+  WholeBlocks whole;
+  const uint8_t* loose = nullptr;  // [B * kv_heads][blocks padded]
+  const float *start_acc = nullptr, *start_head = nullptr;
 
   bool sigmoid = false;
   float shift = 0;                    // sigmoid, in units of log2 e
@@ -86,6 +111,11 @@ struct Params {
   // merge is a kernel of its own.
   uint32_t* done = nullptr;
 };
+
+// Keys or values as a branch has them.
+inline PagedRows paged(const Params& p, const Rows& rows, int64_t page) {
+  return {rows, page, p.pages, p.pages_row, p.page_shift, p.page_mask};
+}
 
 constexpr int kBranches = 16;  // of a plan, at most
 
@@ -109,11 +139,7 @@ struct MergeParams {
 
 // log2 phi of queries or keys, m numbers a row.
 struct FeatureParams {
-  Rows from;
-  int64_t page = 0;
-  const int32_t* pages = nullptr;
-  int64_t pages_row = 0;
-  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  PagedRows from;
   WeightKind kind = WeightKind::softmax;
   Type type = Type::bf16;
   // Random: factor * w_r . x - half * |x|^2 + offset, the w_r as columns of [d][m].
@@ -126,11 +152,7 @@ struct FeatureParams {
 
 // k or v as means over `block` tokens.
 struct PoolParams {
-  Rows from;
-  int64_t page = 0;
-  const int32_t* pages = nullptr;
-  int64_t pages_row = 0;
-  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  PagedRows from;
   char* to = nullptr;  // [B, kv_heads, blocks, d] contiguous
   int32_t kv_heads = 1, nk = 0, d = 0, block = 1, blocks = 0;
   Type type = Type::bf16, to_type = Type::bf16;
@@ -147,11 +169,7 @@ struct TokensParams {
 
 // Values v M + b, M the first d rows of `map` and b the last.
 struct MapParams {
-  Rows from;
-  int64_t page = 0;
-  const int32_t* pages = nullptr;
-  int64_t pages_row = 0;
-  int32_t page_shift = 31, page_mask = 0x7fffffff;
+  PagedRows from;
   const float* map = nullptr;  // [1 | kv_heads][d + 1][d]
   int64_t map_head = 0;
   char* to = nullptr;  // [B, kv_heads, n, d] contiguous

@@ -10,7 +10,9 @@
 #include "cuda/sm80/features.h"
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/items.h"
+#include "cuda/sm80/pair_tiles.h"
 #include "cuda/sm80/source.h"
+#include "cuda/sm80/states.h"
 #include "cuda/views.h"
 #include "regard/status.h"
 
@@ -99,11 +101,13 @@ struct BranchWork {
   int64_t other_at = 0;
   std::optional<SourceRows> source;
   std::optional<FeatureRows> features;
+  std::unique_ptr<States> states;
+  int features_of = -1;  // the branch that has made the same features
 
   // Offsets into the upload.
   int64_t items_at = -1, lo = -1, hi = -1, sink = -1, index = -1, alibi = -1, position = -1,
           bias_scale = -1, mask = -1, sink_logit = -1, rows_at = -1, query_order = -1,
-          key_order = -1;
+          key_order = -1, tile_pairs = -1;
   Extra bias, key_bias;
 };
 
@@ -159,6 +163,8 @@ class Sm80 : public Ready {
       p.pages_row = t.pages.stride[0] / 4;
       w.source->run(upload_, scratch, stream, &p);
       if (w.features) w.features->run(upload_, scratch, stream, &p);
+      if (w.features_of >= 0) branches_[size_t(w.features_of)].features->tell(scratch, &p);
+      if (w.states) w.states->run(upload_, scratch, stream, &p);
       p.part_acc = acc, p.part_head = head;
       if (split_ > 0) p.done = counters(scratch, stream);
       w.instance->launch(p, w.items, w.overlap, stream);
@@ -180,10 +186,17 @@ class Sm80 : public Ready {
   }
 
   void add(const Plan& plan, size_t n, const Tensors& t) {
-    const Branch& br = plan.branches[n];
+    Branch br = plan.branches[n];
     BranchWork& w = branches_.emplace_back();
     const int64_t keys = source_keys(p_, br);
     const bool of_features = br.weight.kind != WeightKind::exponential;
+    if (of_features && br.cover.list && br.cover.list->bk == 1) {
+      PairTiles tiles = pair_tiles(p_, *br.cover.list);
+      if (tiles.list) {
+        br.cover.kind = CoverKind::tiles, br.cover.list = ListRef(tiles.list);
+        w.tile_pairs = upload_.put(tiles.pairs);
+      }
+    }
     if (!of_features)
       w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
                                  [](const Instance& i) { return i.prepare() > 0; });
@@ -192,9 +205,11 @@ class Sm80 : public Ready {
     if (per_sm == 0)
       throw Error(fmt::format("cuda_sm80: device {} cannot run {}", device_, w.instance->name));
     const RowRanges ranges = row_ranges(p_, br);
-    const Items items =
-        make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
-                   per_sm * int64_t(device_info(device_).sms), combine_ != Combine::only);
+    const auto place = [this](int64_t bytes) { return reserve(bytes); };
+    if (of_features) w.states = States::make(p_, br, ranges, t.q.dtype, &upload_, place);
+    const Items items = make_items(p_, br, ranges, keys, w.instance->rows, w.instance->keys,
+                                   per_sm * int64_t(device_info(device_).sms),
+                                   combine_ != Combine::only, w.states ? w.states->tile_rows() : 0);
     w.items = int64_t(items.items.size()), w.slots = items.slots, w.most = items.most;
     // A start hidden under the end of the kernel ahead saves a microsecond, but above half a
     // gigabyte of keys and values it cost up to one per cent.
@@ -221,9 +236,8 @@ class Sm80 : public Ready {
       p.bk = br.cover.list->bk;
       add_order(&w, br.order);
     }
-    const auto place = [this](int64_t bytes) { return reserve(bytes); };
     w.source.emplace(p_, br, t, &upload_, place, &p);
-    if (of_features) w.features.emplace(p_, br, t, &upload_, place);
+    if (of_features && !shares_features(plan, n)) w.features.emplace(p_, br, t, &upload_, place);
     p.kv_heads = int32_t(p_.kv_heads), p.nq = int32_t(p_.nq);
     p.value_skip = br.value_skip * kLog2e;
     add_score(&w, br);
@@ -234,6 +248,20 @@ class Sm80 : public Ready {
       p.mask_head = m->heads == 1 ? 0 : m->nq * p.mask_row;
       p.mask_batch = m->batch == 1 ? 0 : m->heads * m->nq * p.mask_row;
     }
+  }
+
+  // Whether an earlier branch makes these features.
+  bool shares_features(const Plan& plan, size_t n) {
+    const Weight& own = plan.branches[n].weight;
+    for (size_t e = 0; e < n; ++e) {
+      const Weight& w = plan.branches[e].weight;
+      if (!branches_[e].features || w.kind != own.kind ||
+          w.directions.view.data != own.directions.view.data)
+        continue;
+      branches_[n].features_of = int(e);
+      return true;
+    }
+    return false;
   }
 
   // Places are of lists: dense rows and ranges mean tokens.
@@ -298,7 +326,8 @@ class Sm80 : public Ready {
     to(&p.items, w->items_at), to(&p.lo, w->lo), to(&p.hi, w->hi), to(&p.sink, w->sink);
     to(&p.index, w->index), to(&p.alibi, w->alibi), to(&p.position, w->position);
     to(&p.bias_scale, w->bias_scale), to(&p.mask, w->mask), to(&p.sink_logit, w->sink_logit);
-    to(&p.query_order, w->query_order), to(&p.key_order, w->key_order);
+    to(&p.tile_pairs, w->tile_pairs), to(&p.query_order, w->query_order),
+        to(&p.key_order, w->key_order);
     p.bias = w->bias.get(upload_), p.bias_key = w->bias.last;
     p.key_bias = w->key_bias.get(upload_), p.key_bias.token = w->key_bias.last;
   }

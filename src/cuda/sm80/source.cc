@@ -33,8 +33,10 @@ SourceRows::SourceRows(const Problem& p, const Branch& b, const Tensors& t, Uplo
   const Type type = t.q.dtype == DType::f16 ? Type::f16 : Type::bf16;
   const int64_t rows = p.batch * p.kv_heads * keys_;
   const bool pooled = s.kind == SourceKind::pooled, mapped = bool(s.value_map);
-  pool_.page_shift = t.pages ? std::countr_zero(uint64_t(t.k.size[2])) : 31;
-  pool_.page_mask = t.pages ? int32_t(t.k.size[2]) - 1 : 0x7fffffff;
+  if (t.pages) {
+    pool_.from.shift = std::countr_zero(uint64_t(t.k.size[2]));
+    pool_.from.mask = int32_t(t.k.size[2]) - 1;
+  }
   pool_.kv_heads = int32_t(p.kv_heads), pool_.nk = int32_t(p.nk), pool_.rows = rows;
   pool_.block = pooled ? s.block : 1, pool_.blocks = int32_t(keys_);
   pool_.type = pool_.to_type = value_type_ = type;
@@ -64,7 +66,7 @@ SourceRows::SourceRows(const Problem& p, const Branch& b, const Tensors& t, Uplo
     mapping_.from_type = value_type_, mapping_.type = type;
   }
   if (t.pages && k_at_ < 0 && given_k_ < 0)
-    params->page_shift = pool_.page_shift, params->page_mask = pool_.page_mask;
+    params->page_shift = pool_.from.shift, params->page_mask = pool_.from.mask;
 }
 
 Rows SourceRows::made(char* data, int64_t d, int64_t bytes) const {
@@ -75,7 +77,8 @@ Rows SourceRows::made(char* data, int64_t d, int64_t bytes) const {
 void SourceRows::run(const Upload& upload, char* workspace, void* stream, Params* p) const {
   const auto pool = [&](Rows* x, int64_t* page, int64_t at, int64_t d, Type to) {
     PoolParams pool = pool_;
-    pool.from = *x, pool.page = *page, pool.pages = p->pages, pool.pages_row = p->pages_row;
+    pool.from.rows = *x, pool.from.page = *page;
+    pool.from.pages = p->pages, pool.from.pages_row = p->pages_row;
     pool.d = int32_t(d), pool.to = workspace + at, pool.to_type = to;
     launch_pool(pool, stream);
     check(cudaPeekAtLastError(), "launch the pooling kernel");
@@ -100,10 +103,11 @@ void SourceRows::run(const Upload& upload, char* workspace, void* stream, Params
   }
   if (map_ >= 0) {
     MapParams m = mapping_;
-    m.from = p->v, m.map = upload.at<float>(map_), m.to = workspace + mapped_at_;
+    m.from.rows = p->v, m.map = upload.at<float>(map_), m.to = workspace + mapped_at_;
     if (in_pages && v_at_ < 0) {
-      m.page = p->v_page, m.pages = p->pages, m.pages_row = p->pages_row;
-      m.page_shift = pool_.page_shift, m.page_mask = pool_.page_mask;
+      m.from = pool_.from;
+      m.from.rows = p->v, m.from.page = p->v_page;
+      m.from.pages = p->pages, m.from.pages_row = p->pages_row;
     }
     launch_map(m, stream);
     check(cudaPeekAtLastError(), "launch the kernel that maps values");

@@ -363,6 +363,43 @@ TEST_P(Cuda, BranchesOfSeveralKernels) {
       }
 }
 
+// More tiles of 128 rows than multiprocessors: the baseline's wide instances.
+TEST_P(Cuda, WideRows) {
+  if (std::string(GetParam().impl) != "cuda_sm80") GTEST_SKIP() << "instances of cuda_sm80";
+  for (auto [dk, dv] :
+       std::vector<std::pair<int, int>>{{16, 24}, {128, 128}, {192, 128}, {256, 256}}) {
+    const Problem p = problem(360, 180, 50, 100, dk, dv);
+    const Inputs3 x = inputs(p);
+    SCOPED_TRACE(dk);
+    check(Plan::all(p).causal(), x);
+    check(Plan::band(p, 20, 10, 70), x, DType::bf16);
+    if (dk > 128) continue;
+    Norm sink;
+    sink.kind = NormKind::softmax_sink;
+    sink.sink.assign(size_t(p.heads), 0.5f);
+    check(Plan::all(p).norm(sink), x);
+    for (float scale : {100.0f, 1e30f, 1e-6f}) {
+      Problem scaled = p;
+      scaled.scale = scale;
+      SCOPED_TRACE(scale);
+      check(Plan::all(scaled).causal(), x);
+    }
+    check(Plan::all(problem(360, 180, 50, 20, dk, dv)).causal());  // 30 queries see nothing
+    for (float bad : {std::nanf(""), kInfinity, -kInfinity}) {
+      const Inputs3 spoilt = inputs(p);
+      const auto put = [&](const Tensor& t, int64_t h, int64_t i) {
+        View one = t.view;
+        one.data = one.at(0, h, i) + 3 * one.stride[3], one.size = {1, 1, 1, 1};
+        write_row(one, 0, 0, 0, &bad);
+      };
+      put(spoilt.q, 1, 5), put(spoilt.k, 0, 80), put(spoilt.v, 0, 97);
+      SCOPED_TRACE(bad);
+      check(Plan::all(p).causal(), spoilt);
+      check(Plan::band(p, 12, 0, 3), spoilt);
+    }
+  }
+}
+
 // Keys in pages, against the same keys side by side: the same tiles in the same order, so equal
 // bits.
 struct Paged {

@@ -23,15 +23,18 @@ struct Shape {
   static constexpr int kKeys = kKeys_, kStages = kStages_;  // keys a tile; tiles in shared memory
   static constexpr Kind kKind = kKind_;
   static constexpr bool kLean = kKind == Kind::ranges || kKind == Kind::lists;
+  static constexpr bool kWide = kKind == Kind::wide;
+  static constexpr bool kPlain = kLean || kWide;  // scores, softmax, no bit mask
   static constexpr bool kSkips = kKind == Kind::skips;
   static_assert(!kSkips || (kKeys_ == 64 && kWn_ == 1 && kWd_ == 1));
-  static constexpr int kRows = 16 * kWm, kThreads = 32 * kWm * kWn * kWd;
+  static constexpr int kM = kWide && kDv <= 128 ? 2 : 1;  // tiles of 16 rows a warp
+  static constexpr int kRows = 16 * kM * kWm, kThreads = 32 * kWm * kWn * kWd;
   static constexpr int kOwnKeys = kKeys / kWn, kOwnDv = kDv / kWd;
   // Warps that share nothing but the queries: each copies its own keys and waits for no other.
   static constexpr bool kAlone = kWm == 1 && kWd == 1 && kOwnKeys <= 32;
   static constexpr bool kHoldQ = kLean && kDk <= 128;  // queries stay in registers
   static constexpr int kStageElements = kKeys * (kDk + kDv);
-  static constexpr int kIdSlots = kStages + 1;
+  static constexpr int kIdSlots = kWide ? 1 : kStages + 1;
   static constexpr int kBytes =
       2 * (kRows * kDk + kStages * kStageElements) + kRows * 16 + kIdSlots * kKeys * 16;
 };
@@ -41,11 +44,14 @@ struct Block {
   using T = typename S::T;
   using Tiles = std::conditional_t<S::kLean, OwnKeys<S>, KeyTiles<S>>;
   using Span = typename Tiles::Span;
-  static constexpr int kNn = S::kOwnKeys / 8, kDn = S::kOwnDv / 8;
+  static constexpr int kM = S::kM, kNn = S::kOwnKeys / 8, kDn = S::kOwnDv / 8;
+  static constexpr int kR = 2 * kM;  // rows of a thread: r is row 8 (r % 2) of its tile r / 2
 
   const Params& p;
   const Item& item;  // of the kernel's frame: a member would keep the whole block out of registers
-  const int thread, lane, wm, wn, wd;
+  const int thread;
+  int lane;
+  const int wm, wn, wd;
   T* const q;
   T* const ring;
   int4* const row_info;  // {lo, hi, sink, query}
@@ -54,9 +60,9 @@ struct Block {
   int2 read_by_all;             // keys that every row of the warp reads, as a range
 
   uint32_t held[S::kHoldQ ? S::kDk / 16 : 1][4];
-  float s[kNn][4];
-  float acc[kDn][4];
-  float max[2] = {-kInf, -kInf}, sum[2] = {0, 0};
+  float s[kM][kNn][4];
+  float acc[kM][kDn][4];
+  float max[kR], sum[kR];
   bool skips[2];  // kSkips: whether this tile's values stay out of the row
 
   __device__ __forceinline__ Block(const Params& params, const Item& i, char* memory)
@@ -75,10 +81,12 @@ struct Block {
     const int kv_head = item.h0 / p.group;
     k_from = p.k.data + b * p.k.batch + kv_head * p.k.head;
     v_from = p.v.data + b * p.v.batch + kv_head * p.v.head;
+#pragma unroll
+    for (int r = 0; r < kR; ++r) max[r] = -kInf, sum[r] = 0;
   }
 
   __device__ __forceinline__ int rows() const { return item.queries * item.heads; }
-  __device__ __forceinline__ int own_row(int half) const { return wm * 16 + lane / 4 + 8 * half; }
+  __device__ __forceinline__ int own_row(int r) const { return wm * 16 * kM + lane / 4 + 8 * r; }
   __device__ __forceinline__ int head(int row) const { return item.h0 + row % item.heads; }
   __device__ __forceinline__ int query(int row) const { return query_of<S>(p, item, row); }
   __device__ __forceinline__ T* keys_of(int tile) const {
@@ -126,8 +134,7 @@ struct Block {
     }
     static_assert(S::kRows <= S::kThreads);
     if (thread < S::kRows) row_info[thread] = asked;
-#pragma unroll
-    for (auto& a : acc) a[0] = a[1] = a[2] = a[3] = 0;
+    clear();
     for (int t = first; t < end; ++t) {
       copy_wait<S::kStages - 2>();
       // Tile t is here, and nobody reads tile t - 1 any more.
@@ -152,11 +159,23 @@ struct Block {
       }
     }
     copy_wait<0>();
+    add_sums();
+  }
+
+  // Over the lanes that share a row.
+  __device__ __forceinline__ void add_sums() {
 #pragma unroll
     for (float& x : sum) {
       x += __shfl_xor_sync(~0u, x, 1);
       x += __shfl_xor_sync(~0u, x, 2);
     }
+  }
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (auto& a : acc[m]) a[0] = a[1] = a[2] = a[3] = 0;
   }
 
   // One tile: S = Q K^T, the score, the weights, O += P V.
@@ -165,12 +184,12 @@ struct Block {
     const Reads reads = what_is_read(span);
     if (reads == Reads::none) return;
     multiply_queries(keys_of(tile));
-    if (!S::kLean && !p.plain) add_terms(span);
+    if (!S::kPlain && !p.plain) add_terms(span);
     bool poisoned = false;
     if (reads == Reads::some) forbid(span);
-    if (reads == Reads::some || (!S::kLean && (p.bias.data || p.key_bias.data)))
+    if (reads == Reads::some || (!S::kPlain && (p.bias.data || p.key_bias.data)))
       poisoned = any_forbidden() && values_not_finite(values_of(tile));
-    !S::kLean&& p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
+    !S::kPlain&& p.sigmoid ? sigmoid_weights(poisoned) : softmax_weights(poisoned);
     if constexpr (S::kSkips) {
       if (__all_sync(~0u, skips[0] && skips[1])) return;
       if (!poisoned && __any_sync(~0u, skips[0] || skips[1]))
@@ -180,7 +199,7 @@ struct Block {
   }
 
   __device__ __forceinline__ void find_read_by_all() {
-    const int4 r = row_info[wm * 16 + lane % 16];
+    const int4 r = row_info[wm * 16 * kM + lane % (16 * kM)];
     read_by_all = make_int2(__reduce_max_sync(~0u, r.x), __reduce_min_sync(~0u, r.y));
   }
 
@@ -189,16 +208,16 @@ struct Block {
     if (span.count <= 0) return Reads::none;
     const bool whole = span.count == S::kOwnKeys;
     if (tiles.listed()) return whole && !span.boundary ? Reads::all : Reads::some;
-    if (!S::kLean && p.mask) return Reads::some;
+    if (!S::kPlain && p.mask) return Reads::some;
     const int from = span.first, to = span.first + span.count;
     if (whole && read_by_all.x <= from && to <= read_by_all.y) return Reads::all;
     bool none = true, all = whole;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int4 r = row_info[own_row(half)];
+    for (int n = 0; n < kR; ++n) {
+      const int4 r = row_info[own_row(n)];
       const bool inside = r.x <= from && to <= r.y;
       all &= inside || to <= r.z;
-      none &= own_row(half) >= rows() || ((to <= r.x || from >= r.y) && from >= r.z);
+      none &= own_row(n) >= rows() || ((to <= r.x || from >= r.y) && from >= r.z);
     }
     if (__all_sync(~0u, none)) return Reads::none;
     return __all_sync(~0u, all) ? Reads::all : Reads::some;
@@ -211,7 +230,7 @@ struct Block {
 
   __device__ __forceinline__ void multiply_queries(const T* keys) {
 #pragma unroll
-    for (auto& x : s) x[0] = x[1] = x[2] = x[3] = 0;
+    for (auto& x : s[0]) x[0] = x[1] = x[2] = x[3] = 0;
     const uint32_t ka = shared_address(keys);
     const int k_row = wn * S::kOwnKeys + lane % 8 + lane / 16 * 8;
 #pragma unroll
@@ -226,19 +245,21 @@ struct Block {
       for (int n = 0; n < kNn / 2; ++n) {
         uint32_t b[4];
         load_matrix(b, ka + swizzled<S::kDk>(k_row + 16 * n, 2 * k + lane / 8 % 2));
-        multiply<T>(s[2 * n], a, b[0], b[1]);
-        multiply<T>(s[2 * n + 1], a, b[2], b[3]);
+        multiply<T>(s[0][2 * n], a, b[0], b[1]);
+        multiply<T>(s[0][2 * n + 1], a, b[2], b[3]);
       }
     }
   }
 
-  // f(score, row half, key of the tile slice) for each of this thread's scores.
+  // f(score, r, key of the tile slice) for each of this thread's scores.
   template <class F>
   __device__ __forceinline__ void each(const F& f) {
 #pragma unroll
-    for (int n = 0; n < kNn; ++n)
+    for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) f(s[n][e], e / 2, n * 8 + lane % 4 * 2 + e % 2);
+      for (int n = 0; n < kNn; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) f(s[m][n][e], 2 * m + e / 2, n * 8 + lane % 4 * 2 + e % 2);
   }
 
   __device__ __forceinline__ void add_terms(const Span& span) {
@@ -294,21 +315,20 @@ struct Block {
   }
 
   __device__ __forceinline__ void forbid(const Span& span) {
-    int4 range[2];
-    const uint64_t* words[2] = {};
+    int4 range[kR];
+    const uint64_t* words[kR] = {};
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      range[half] = row_info[own_row(half)];
-      if (!S::kLean && p.mask)
-        words[half] = p.mask + item.b * p.mask_batch +
-                      head(min(own_row(half), rows() - 1)) * p.mask_head +
-                      range[half].w * p.mask_row;
+    for (int r = 0; r < kR; ++r) {
+      range[r] = row_info[own_row(r)];
+      if (!S::kPlain && p.mask)
+        words[r] = p.mask + item.b * p.mask_batch +
+                   head(min(own_row(r), rows() - 1)) * p.mask_head + range[r].w * p.mask_row;
     }
-    each([&](float& x, int half, int j) {
+    each([&](float& x, int r, int j) {
       const int id = span.id(j);
-      bool allowed = (id >= range[half].x && id < range[half].y) || id < range[half].z;
+      bool allowed = (id >= range[r].x && id < range[r].y) || id < range[r].z;
       allowed &= j < span.count;
-      if (!S::kLean && p.mask && allowed) allowed = words[half][id >> 6] >> (id & 63) & 1;
+      if (!S::kPlain && p.mask && allowed) allowed = words[r][id >> 6] >> (id & 63) & 1;
       if (!allowed) x = -kInf;
     });
   }
@@ -342,7 +362,7 @@ struct Block {
     for (int half = 0; half < 2; ++half) {
       float m = S::kSkips ? -kInf : max[half];
 #pragma unroll
-      for (int n = 0; n < kNn; ++n) m = fmaxf(m, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+      for (int n = 0; n < kNn; ++n) m = fmaxf(m, fmaxf(s[0][n][2 * half], s[0][n][2 * half + 1]));
       m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
       m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
       if constexpr (S::kSkips) {
@@ -357,10 +377,10 @@ struct Block {
         for (int n = 0; n < kNn; ++n)
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            const float x = __fmul_rn(s[n][e], p.c);
-            const bool forbidden = s[n][e] == -kInf;
+            const float x = __fmul_rn(s[0][n][e], p.c);
+            const bool forbidden = s[0][n][e] == -kInf;
             const float w = x == top ? 1.0f : exp2_fast(x - top);
-            s[n][e] = forbidden ? -0.0f : w;  // minus zero: add_values_one_by_one leaves it out
+            s[0][n][e] = forbidden ? -0.0f : w;  // minus zero: add_values_one_by_one leaves it out
             total += forbidden ? 0.0f : w;
           }
       } else {
@@ -368,19 +388,19 @@ struct Block {
         for (int n = 0; n < kNn; ++n)
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            s[n][e] = exp2_fast(fmaf(s[n][e], p.c, -top));
-            total += s[n][e];
+            s[0][n][e] = exp2_fast(fmaf(s[0][n][e], p.c, -top));
+            total += s[0][n][e];
           }
       }
       if constexpr (S::kSkips) {
         if (skips[half])
 #pragma unroll
-          for (int n = 0; n < kNn; ++n) s[n][2 * half] = s[n][2 * half + 1] = -0.0f;
+          for (int n = 0; n < kNn; ++n) s[0][n][2 * half] = s[0][n][2 * half + 1] = -0.0f;
       }
       sum[half] = sum[half] * scale + total;
       max[half] = m;
 #pragma unroll
-      for (int d = 0; d < kDn; ++d) acc[d][2 * half] *= scale, acc[d][2 * half + 1] *= scale;
+      for (int d = 0; d < kDn; ++d) acc[0][d][2 * half] *= scale, acc[0][d][2 * half + 1] *= scale;
     }
   }
 
@@ -394,21 +414,31 @@ struct Block {
     });
   }
 
+  // Weights of keys 16 k to 16 k + 15, rounded, as an operand.
+  __device__ __forceinline__ void load_weights(uint32_t (&a)[4], int m, int k) const {
+    const float(&x)[4] = s[m][2 * k], (&y)[4] = s[m][2 * k + 1];
+    a[0] = pack<T>(x[0], x[1]), a[1] = pack<T>(x[2], x[3]);
+    a[2] = pack<T>(y[0], y[1]), a[3] = pack<T>(y[2], y[3]);
+  }
+
   __device__ __forceinline__ void multiply_values(const T* values) {
     const uint32_t va = shared_address(values);
     const int v_row = wn * S::kOwnKeys + lane % 16;
 #pragma unroll
     for (int k = 0; k < kNn / 2; ++k) {
-      const uint32_t a[4] = {pack<T>(s[2 * k][0], s[2 * k][1]), pack<T>(s[2 * k][2], s[2 * k][3]),
-                             pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]),
-                             pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+      uint32_t a[kM][4];
+#pragma unroll
+      for (int m = 0; m < kM; ++m) load_weights(a[m], m, k);
 #pragma unroll
       for (int d = 0; d < kDn / 2; ++d) {
         uint32_t b[4];
         load_matrix_transposed(b,
                                va + swizzled<S::kDv>(v_row + 16 * k, wd * kDn + 2 * d + lane / 16));
-        multiply<T>(acc[2 * d], a, b[0], b[1]);
-        multiply<T>(acc[2 * d + 1], a, b[2], b[3]);
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+          multiply<T>(acc[m][2 * d], a[m], b[0], b[1]);
+          multiply<T>(acc[m][2 * d + 1], a[m], b[2], b[3]);
+        }
       }
     }
   }
@@ -417,14 +447,12 @@ struct Block {
   __device__ __forceinline__ void add_values_one_by_one(const T* values) {
 #pragma unroll 1
     for (int j = 0; j < S::kOwnKeys; ++j) {
-      float w0 = 0, w1 = 0;
-      each([&](float x, int half, int column) {
-        if (column == j / 8 * 8 + lane % 4 * 2 + j % 2) (half ? w1 : w0) = x;
+      float w[kR] = {};
+      each([&](float x, int r, int column) {
+        if (column == j / 8 * 8 + lane % 4 * 2 + j % 2) w[r] = x;
       });
-      w0 = __shfl_sync(~0u, w0, (lane & ~3) | j % 8 / 2);
-      w1 = __shfl_sync(~0u, w1, (lane & ~3) | j % 8 / 2);
-      const bool skip0 = __float_as_uint(w0) == 0x80000000u;
-      const bool skip1 = __float_as_uint(w1) == 0x80000000u;
+#pragma unroll
+      for (float& x : w) x = __shfl_sync(~0u, x, (lane & ~3) | j % 8 / 2);
 #pragma unroll
       for (int d = 0; d < kDn; ++d) {
         const T* v =
@@ -432,8 +460,9 @@ struct Block {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const float x = to_float(v[c]);
-          if (!skip0) acc[d][c] += w0 * x;
-          if (!skip1) acc[d][2 + c] += w1 * x;
+#pragma unroll
+          for (int r = 0; r < kR; ++r)
+            if (__float_as_uint(w[r]) != 0x80000000u) acc[r / 2][d][r % 2 * 2 + c] += w[r] * x;
         }
       }
     }
@@ -445,16 +474,16 @@ struct Block {
       merge_warps();
     } else {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = own_row(half);
+      for (int r = 0; r < kR; ++r) {
+        const int row = own_row(r);
         if (row >= rows()) continue;
-        const Target to = target(row, {max[half], sum[half]}, wd == 0 && lane % 4 == 0);
+        const Target to = target(row, {max[r], sum[r]}, wd == 0 && lane % 4 == 0);
 #pragma unroll
         for (int d = 0; d < kDn; ++d) {
           const int c = (wd * kDn + d) * 8 + lane % 4 * 2;
           if (c < p.dv)
-            write2(to.row, to.type, c, acc[d][2 * half] * to.factor,
-                   acc[d][2 * half + 1] * to.factor);
+            write2(to.row, to.type, c, acc[r / 2][d][r % 2 * 2] * to.factor,
+                   acc[r / 2][d][r % 2 * 2 + 1] * to.factor);
         }
       }
     }
@@ -468,7 +497,7 @@ struct Block {
   // Where row `row` goes and by what it is multiplied; `heads` also writes its lse or its Partial's
   // maximum and sum.
   __device__ __forceinline__ Target target(int row, RowHead h, bool heads) const {
-    h.max = p.sigmoid ? 0 : h.max * p.c;
+    if (!S::kWide) h.max = p.sigmoid ? 0 : h.max * p.c;
     if (item.slot >= 0) {
       const int64_t slot = item.slot + row;
       if (heads) *reinterpret_cast<float2*>(p.part_head + 2 * slot) = make_float2(h.max, h.sum);
@@ -496,7 +525,7 @@ struct Block {
 #pragma unroll
       for (int d = 0; d < kDn; ++d)
         *reinterpret_cast<float2*>(&part[(wn * 16 + row) * S::kDv + d * 8 + lane % 4 * 2]) =
-            make_float2(acc[d][2 * half], acc[d][2 * half + 1]);
+            make_float2(acc[0][d][2 * half], acc[0][d][2 * half + 1]);
     }
     __syncthreads();
     for (int n = thread; n < rows() * (S::kDv / 2); n += S::kThreads) {
@@ -516,18 +545,5 @@ struct Block {
     }
   }
 };
-
-template <class S>
-__global__ void __launch_bounds__(S::kThreads) forward_kernel(const __grid_constant__ Params p) {
-  extern __shared__ __align__(128) char memory[];
-  const Item item = p.items[blockIdx.x];
-  Block<S> block(p, item, memory);
-  const int4 asked = block.ask();
-  wait_for_previous_kernel();
-  block.run(asked);
-  release_next_kernel();
-  block.write_rows();
-  if (p.done && item.pieces > 1) merge_pieces<S>(p, item);
-}
 
 }  // namespace regard::cuda::sm80

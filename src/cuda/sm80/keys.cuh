@@ -35,7 +35,8 @@ class Tiling {
  public:
   __device__ __forceinline__ Tiling(const Params& p, const Item& item) : p_(p), item_(item) {}
   __device__ __forceinline__ bool listed() const {
-    return S::kKind == Kind::lists || (S::kKind != Kind::ranges && p_.index);
+    return S::kKind == Kind::lists ||
+           (S::kKind != Kind::ranges && S::kKind != Kind::wide && p_.index);
   }
 
  protected:
@@ -73,9 +74,12 @@ class KeyTiles : public Tiling<S> {
         ring_(ring),
         thread_(S::kAlone ? threadIdx.x % 32 : threadIdx.x),
         offset_(S::kAlone ? slice * S::kOwnKeys : 0),
-        in_pages_(p.pages && !listed() && p.page_mask >= kCount - 1 && item.lo % kCount == 0) {}
+        in_pages_(!kDense && p.pages && !listed() && p.page_mask >= kCount - 1 &&
+                  item.lo % kCount == 0) {}
 
-  __device__ __forceinline__ bool gathered() const { return listed() || (p_.pages && !in_pages_); }
+  __device__ __forceinline__ bool gathered() const {
+    return !kDense && (listed() || (p_.pages && !in_pages_));
+  }
 
   // {id and boundary flag, page, row in it}: nothing is done with what was read, so that nothing
   // waits for it before store().
@@ -141,19 +145,6 @@ class KeyTiles : public Tiling<S> {
     copy<S::kDv, true>(tile, v_to, v_from + at * p_.v_page, p_.v.token, p_.dv);
   }
 
- private:
-  // The page of the caller's keys. A warp asks for those of 32 tiles at once, 32 tiles ahead.
-  __device__ __forceinline__ int page(int tile) {
-    if (!in_pages_) return 0;
-    const int n = tile - item_.begin;
-    if (n >> 5 != block_) {
-      pages_now_ = n == 0 ? ask_page(tile) : pages_next_;
-      pages_next_ = ask_page(tile + 32);
-      block_ = n >> 5;
-    }
-    return __shfl_sync(~0u, pages_now_, n & 31);
-  }
-
   // `base` with in_pages_: of the page.
   template <int kD, bool kValues>
   __device__ __forceinline__ void copy(int tile, typename S::T* to, const char* base, int64_t token,
@@ -194,6 +185,19 @@ class KeyTiles : public Tiling<S> {
     for (int i = 0; i < kCopies; ++i) one(i, at[i]);
   }
 
+ private:
+  // The page of the caller's keys. A warp asks for those of 32 tiles at once, 32 tiles ahead.
+  __device__ __forceinline__ int page(int tile) {
+    if (!in_pages_) return 0;
+    const int n = tile - item_.begin;
+    if (n >> 5 != block_) {
+      pages_now_ = n == 0 ? ask_page(tile) : pages_next_;
+      pages_next_ = ask_page(tile + 32);
+      block_ = n >> 5;
+    }
+    return __shfl_sync(~0u, pages_now_, n & 31);
+  }
+
   // Whether the caller's keys lie behind one another.
   __device__ __forceinline__ bool consecutive(const int4* ids) const {
     if (!gathered()) return true;
@@ -210,6 +214,7 @@ class KeyTiles : public Tiling<S> {
     return ring_ + tile % S::kIdSlots * S::kKeys;
   }
 
+  static constexpr bool kDense = S::kKind == Kind::wide;  // ranges of keys side by side
   // The keys that the caller copies, and the threads that share them.
   static constexpr int kCount = S::kAlone ? S::kOwnKeys : S::kKeys;
   static constexpr int kThreads = S::kAlone ? 32 : S::kThreads;

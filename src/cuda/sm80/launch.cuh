@@ -1,9 +1,26 @@
 // One instance of the kernel as a host function. Layer: cuda.
 #pragma once
+#include <type_traits>
+
 #include "cuda/sm80/forward.cuh"
 #include "cuda/sm80/instance.h"
+#include "cuda/sm80/wide.cuh"
 
 namespace regard::cuda::sm80 {
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kWide ? 2 : 0)
+    forward_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(128) char memory[];
+  const Item item = p.items[blockIdx.x];
+  typename std::conditional_t<S::kWide, WideBlock<S>, Block<S>> block(p, item, memory);
+  const int4 asked = block.ask();
+  wait_for_previous_kernel();
+  block.run(asked);
+  release_next_kernel();
+  block.write_rows();
+  if (p.done && item.pieces > 1) merge_pieces<S>(p, item);
+}
 
 template <class S>
 int prepare() {

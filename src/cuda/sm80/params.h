@@ -9,8 +9,9 @@ namespace regard::cuda::sm80 {
 enum class Type : int32_t { f32, f16, bf16 };
 
 // What an instance takes. Decoding has instances of its own, whose code is short: ranges of keys or
-// lists, with or without pages, plain scores, softmax, no bit mask. `skips`: Branch::value_skip.
-enum class Kind { any, ranges, lists, skips };
+// lists, with or without pages, plain scores, softmax, no bit mask. So has prefill (`wide`): ranges
+// of keys without pages. `skips`: Branch::value_skip.
+enum class Kind { any, ranges, lists, wide, skips };
 
 // Strides in bytes.
 struct Rows {

@@ -35,6 +35,7 @@ const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows, K
   for (const Instance& i : instances()) {
     if (i.type != type || i.dk < dk || i.dv < dv) continue;
     if ((i.kind == Kind::skips) != (kind == Kind::skips)) continue;
+    if (i.kind == Kind::wide && kind != Kind::wide) continue;
     // Those of a kind are fast where every channel is there.
     const bool exact = i.dk == dk && i.dv == dv;
     if (i.decodes() && (i.kind != kind || !exact || !usable(i))) continue;
@@ -45,15 +46,19 @@ const Instance* find_instance(Type type, int64_t dk, int64_t dv, int64_t rows, K
   return found;
 }
 
-Kind kind_of(const Problem& p, const Branch& b) {
+Kind kind_of(const Problem& p, const Branch& b, bool pages, int sms) {
   if (b.value_skip > 0) return Kind::skips;
-  // Decoding (one tile of rows a KV head) by plain attention.
   const Score& s = b.score;
   const bool plain = s.softcap <= 0 && s.alibi.empty() && !s.bias && !s.key_bias && p.scale > 0;
   if (!plain || b.source.kind != SourceKind::raw || b.norm.kind == NormKind::sigmoid ||
-      b.rule.mask || b.order || p.nq * p.group() > 16)
+      b.rule.mask || b.order)
     return Kind::any;
-  return b.cover.list ? Kind::lists : Kind::ranges;
+  const int64_t rows = p.nq * p.group();  // of a KV head
+  if (rows <= 16) return b.cover.list ? Kind::lists : Kind::ranges;
+  // Fewer tiles of 128 rows than multiprocessors would be cut over keys, and the merge of so many
+  // rows costs more than is won.
+  const bool many = p.batch * p.kv_heads * ((rows + 127) / 128) > sms;
+  return many && !b.cover.list && !pages ? Kind::wide : Kind::any;
 }
 
 Rows rows_of(const View& v) {
@@ -198,7 +203,8 @@ class Sm80 : public Ready {
       }
     }
     if (!of_features)
-      w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br), kind_of(p_, br),
+      w.instance = find_instance(type_, p_.dk, p_.dv, rows_together(p_, br),
+                                 kind_of(p_, br, bool(t.pages), device_info(device_).sms),
                                  [](const Instance& i) { return i.prepare() > 0; });
     if (!w.instance) w.instance = &pairs_instance(type_, p_.dv);
     const int per_sm = w.instance->prepare();

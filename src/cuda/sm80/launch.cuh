@@ -8,8 +8,14 @@
 
 namespace regard::cuda::sm80 {
 
+// Blocks that must fit into a multiprocessor's registers; 0: as many as do.
 template <class S>
-__global__ void __launch_bounds__(S::kThreads, S::kWide ? 2 : 0)
+constexpr int kTogether = S::kWide                                    ? 2
+                          : S::kDk == 64 && S::kWm == 4 && !S::kSkips ? 3
+                                                                      : 0;
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, kTogether<S>)
     forward_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(128) char memory[];
   const Item item = p.items[blockIdx.x];

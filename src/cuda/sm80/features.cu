@@ -2,6 +2,7 @@
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/rows.cuh"
+#include "cuda/sm80/start.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
@@ -129,14 +130,16 @@ __global__ void __launch_bounds__(128) random_kernel(const __grid_constant__ Fea
 }  // namespace
 
 void launch_features(const FeatureParams& p, void* stream) {
-  const auto s = cudaStream_t(stream);
   const bool random = p.kind == WeightKind::random, bf16 = p.type == Type::bf16;
   const int rows = random ? kRows : kWarps;
-  const unsigned blocks = unsigned((p.rows + rows - 1) / rows);
-  if (random && bf16) random_kernel<__nv_bfloat16><<<blocks, 128, 0, s>>>(p);
-  if (random && !bf16) random_kernel<__half><<<blocks, 128, 0, s>>>(p);
-  if (!random && bf16) features_kernel<__nv_bfloat16><<<blocks, 32 * kWarps, 0, s>>>(p);
-  if (!random && !bf16) features_kernel<__half><<<blocks, 32 * kWarps, 0, s>>>(p);
+  const dim3 blocks(unsigned((p.rows + rows - 1) / rows));
+  if (random) {
+    start<FeatureParams>(bf16 ? random_kernel<__nv_bfloat16> : random_kernel<__half>, blocks, 128,
+                         p, stream);
+  } else {
+    start<FeatureParams>(bf16 ? features_kernel<__nv_bfloat16> : features_kernel<__half>, blocks,
+                         32 * kWarps, p, stream);
+  }
 }
 
 }  // namespace regard::cuda::sm80

@@ -4,6 +4,7 @@
 
 #include "cuda/sm80/forward.cuh"
 #include "cuda/sm80/instance.h"
+#include "cuda/sm80/start.cuh"
 #include "cuda/sm80/wide.cuh"
 
 namespace regard::cuda::sm80 {
@@ -17,9 +18,8 @@ constexpr int kTogether = S::kWide                                    ? 2
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, kTogether<S>)
     forward_kernel(const __grid_constant__ Params p) {
-  extern __shared__ __align__(128) char memory[];
   const Item item = p.items[blockIdx.x];
-  typename std::conditional_t<S::kWide, WideBlock<S>, Block<S>> block(p, item, memory);
+  typename std::conditional_t<S::kWide, WideBlock<S>, Block<S>> block(p, item, dynamic_shared());
   const int4 asked = block.ask();
   wait_for_previous_kernel();
   block.run(asked);
@@ -42,17 +42,8 @@ int prepare() {
 
 template <class S>
 void launch(const Params& p, int64_t items, bool overlap, void* stream) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(unsigned(items));
-  config.blockDim = dim3(S::kThreads);
-  config.dynamicSmemBytes = S::kBytes;
-  config.stream = cudaStream_t(stream);
-  cudaLaunchAttribute early;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = overlap ? 1 : 0;
-  cudaLaunchKernelEx(&config, forward_kernel<S>, p);
+  start<Params>(forward_kernel<S>, dim3(unsigned(items)), S::kThreads, p, stream, overlap,
+                S::kBytes);
 }
 
 }  // namespace regard::cuda::sm80

@@ -2,6 +2,7 @@
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/rows.cuh"
+#include "cuda/sm80/start.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
@@ -203,41 +204,29 @@ __global__ void map_kernel(const __grid_constant__ MapParams p) {
 
 void launch_merge(const MergeParams& p, int warps, bool overlap, void* stream) {
   const bool whole = warps == 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(unsigned(whole ? (p.rows + kMaxWarps - 1) / kMaxWarps : p.rows));
-  config.blockDim = dim3(unsigned(32 * (whole || warps > kMaxWarps ? kMaxWarps : warps)));
-  config.stream = cudaStream_t(stream);
-  cudaLaunchAttribute early;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = overlap ? 1 : 0;
-  cudaLaunchKernelEx(&config, whole ? merge_whole_kernel : merge_kernel, p);
+  const int64_t blocks = whole ? (p.rows + kMaxWarps - 1) / kMaxWarps : p.rows;
+  const int threads = 32 * (whole || warps > kMaxWarps ? kMaxWarps : warps);
+  start<MergeParams>(whole ? merge_whole_kernel : merge_kernel, dim3(unsigned(blocks)), threads, p,
+                     stream, overlap);
 }
 
 void launch_tokens(const TokensParams& p, void* stream) {
-  tokens_kernel<<<unsigned((p.count + 127) / 128), 128, 0, cudaStream_t(stream)>>>(p);
+  start<TokensParams>(tokens_kernel, dim3(unsigned((p.count + 127) / 128)), 128, p, stream);
 }
 
 void launch_map(const MapParams& p, void* stream) {
-  const unsigned blocks = unsigned(p.rows / p.n * ((p.n + kMapRows - 1) / kMapRows)), threads = 128;
-  if (p.from_type == Type::f32) {
-    map_kernel<float><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
-  } else if (p.from_type == Type::bf16) {
-    map_kernel<__nv_bfloat16><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
-  } else {
-    map_kernel<__half><<<blocks, threads, 0, cudaStream_t(stream)>>>(p);
-  }
+  const dim3 blocks(unsigned(p.rows / p.n * ((p.n + kMapRows - 1) / kMapRows)));
+  const auto kernel = p.from_type == Type::f32    ? map_kernel<float>
+                      : p.from_type == Type::bf16 ? map_kernel<__nv_bfloat16>
+                                                  : map_kernel<__half>;
+  start<MapParams>(kernel, blocks, 128, p, stream);
 }
 
 void launch_pool(const PoolParams& p, void* stream) {
   constexpr int kWarps = 4;
-  const unsigned blocks = unsigned((p.rows + kWarps - 1) / kWarps);
-  if (p.type == Type::bf16) {
-    pool_kernel<__nv_bfloat16><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(p);
-  } else {
-    pool_kernel<__half><<<blocks, kWarps * 32, 0, cudaStream_t(stream)>>>(p);
-  }
+  const dim3 blocks(unsigned((p.rows + kWarps - 1) / kWarps));
+  start<PoolParams>(p.type == Type::bf16 ? pool_kernel<__nv_bfloat16> : pool_kernel<__half>, blocks,
+                    kWarps * 32, p, stream);
 }
 
 }  // namespace regard::cuda::sm80

@@ -3,6 +3,7 @@
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/pieces.cuh"
 #include "cuda/sm80/rows.cuh"
+#include "cuda/sm80/start.cuh"
 #include "cuda/sm80/whole.cuh"
 
 namespace regard::cuda::sm80 {
@@ -380,7 +381,7 @@ Instance instance(const char* name, Type type) {
     return blocks;
   };
   const auto launch = [](const Params& p, int64_t items, bool, void* stream) {
-    pairs_kernel<S><<<unsigned(items), S::kThreads, 0, cudaStream_t(stream)>>>(p);
+    start<Params>(pairs_kernel<S>, dim3(unsigned(items)), S::kThreads, p, stream);
   };
   return {name, type, Kind::any, 576, S::kDv, S::kRows, kKeys, prepare, launch};
 }

@@ -1,4 +1,5 @@
-// Thin wrappers of the instructions that the baseline uses. Layer: cuda.
+// Thin wrappers of the instructions that the baseline uses; tests/cuda/host has them for the CPU.
+// Layer: cuda.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -7,6 +8,11 @@
 
 namespace regard::cuda::sm80 {
 
+// What a launch asks for beside the variables of the kernel.
+__device__ inline char* dynamic_shared() {
+  extern __shared__ __align__(128) char memory[];
+  return memory;
+}
 __device__ inline uint32_t shared_address(const void* p) {
   return uint32_t(__cvta_generic_to_shared(p));
 }
@@ -58,6 +64,16 @@ __device__ inline void multiply<__half>(float (&d)[4], const uint32_t (&a)[4], u
                                         uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// d[16x8] += a[16x8] b[8x8] of tf32 numbers.
+__device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                     uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

@@ -2,6 +2,7 @@
 #include "cuda/sm80/finish.cuh"
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/rows.cuh"
+#include "cuda/sm80/start.cuh"
 #include "cuda/sm80/tf32.cuh"
 #include "cuda/sm80/whole.cuh"
 
@@ -246,32 +247,23 @@ __global__ void __launch_bounds__(128) rows_kernel(const __grid_constant__ State
 }  // namespace
 
 void launch_state_bounds(const StateParams& p, void* stream) {
-  const auto s = cudaStream_t(stream);
   const dim3 blocks(unsigned(p.whole.words) * 32, unsigned(p.batch * p.kv_heads));
-  if (p.type == Type::bf16) {
-    bounds_kernel<__nv_bfloat16><<<blocks, kThreads, 0, s>>>(p);
-  } else {
-    bounds_kernel<__half><<<blocks, kThreads, 0, s>>>(p);
-  }
-  tiles_kernel<<<dim3(unsigned((p.whole.tiles + kTilesAtOnce - 1) / kTilesAtOnce),
-                      unsigned((p.m + kThreads - 1) / kThreads), unsigned(p.batch * p.sets)),
-                 kThreads, 0, s>>>(p);
+  start<StateParams>(p.type == Type::bf16 ? bounds_kernel<__nv_bfloat16> : bounds_kernel<__half>,
+                     blocks, kThreads, p, stream);
+  const dim3 tiles(unsigned((p.whole.tiles + kTilesAtOnce - 1) / kTilesAtOnce),
+                   unsigned((p.m + kThreads - 1) / kThreads), unsigned(p.batch * p.sets));
+  start<StateParams>(tiles_kernel, tiles, kThreads, p, stream);
 }
 
 void launch_states(const StateParams& p, void* stream) {
-  const auto s = cudaStream_t(stream);
   const unsigned wide = unsigned(p.dv + kWide - 1) / kWide, batch = unsigned(p.batch) * wide;
   const dim3 states(unsigned(p.blocks), unsigned((p.count + 127) / 128), batch * p.kv_heads);
-  if (p.type == Type::bf16) {
-    states_kernel<__nv_bfloat16><<<states, 256, 0, s>>>(p);
-  } else {
-    states_kernel<__half><<<states, 256, 0, s>>>(p);
-  }
-  mix_kernel<<<dim3(unsigned(p.count), unsigned((p.whole.tiles + 127) / 128), batch * p.sets), 256,
-               0, s>>>(p);
-  rows_kernel<<<dim3(unsigned(p.whole.tiles * ((p.whole.rows + 63) / 64)), unsigned(p.heads),
-                     batch),
-                128, 0, s>>>(p);
+  start<StateParams>(p.type == Type::bf16 ? states_kernel<__nv_bfloat16> : states_kernel<__half>,
+                     states, 256, p, stream);
+  const dim3 mixed(unsigned(p.count), unsigned((p.whole.tiles + 127) / 128), batch * p.sets);
+  start<StateParams>(mix_kernel, mixed, 256, p, stream);
+  const dim3 rows(unsigned(p.whole.tiles * ((p.whole.rows + 63) / 64)), unsigned(p.heads), batch);
+  start<StateParams>(rows_kernel, rows, 128, p, stream);
 }
 
 }  // namespace regard::cuda::sm80

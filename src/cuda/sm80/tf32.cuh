@@ -1,7 +1,7 @@
 // Products of f32 matrices on the tensor cores: every factor as one or two tf32 numbers, which
 // keeps 22 of its 24 bits. Layer: cuda.
 #pragma once
-#include <cstdint>
+#include "cuda/sm80/ptx.cuh"
 
 namespace regard::cuda::sm80 {
 
@@ -39,15 +39,6 @@ struct TileSum {
 
 __device__ inline uint32_t upper(float x) { return __float_as_uint(x) & 0xffffe000u; }
 __device__ inline uint32_t lower(float x) { return upper(x - __uint_as_float(upper(x))); }
-
-__device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                     uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // sum += a^T b, without the products of two lower parts.
 template <int kM, Parts kA, Parts kB>

@@ -143,10 +143,7 @@ TEST_P(Cuda, TilesBesideSingleKeys) {
             }
             check(columns(keys).causal(), x);
             // A value that some rows read and others do not.
-            const float bad = kInfinity;
-            View one = x.v.view;
-            one.data = one.at(0, 0, 140), one.size = {1, 1, 1, 1};
-            write_row(one, 0, 0, 0, &bad);
+            put(x.v, 0, 140, 0, kInfinity);
             const DeviceRun spoilt(plan, x.q, x.k, x.v, DType::f32);
             if (!takes(plan, spoilt.t)) continue;
             attend(plan, spoilt.t, options());
@@ -178,14 +175,10 @@ Score random_score(Rng& g, const Problem& p, int64_t keys, int kind) {
     const DType types[] = {DType::f32, DType::f16, DType::bf16};
     s.bias = random_tensor(g, {coin(g) ? 1 : p.batch, coin(g) ? 1 : p.heads, p.nq, keys},
                            types[pick(g, 0, 2)]);
-    const float ban = -kInfinity;
     for (int64_t i = 0; i < p.nq; ++i)
       for (int64_t j = 0; j < keys; ++j) {
         if (!coin(g, i == 3 ? 1.0 : 0.1)) continue;  // row 3 may read nothing
-        View one = s.bias.view;
-        one.data = one.at(0, 0, i) + j * one.stride[3];
-        one.size = {1, 1, 1, 1};
-        write_row(one, 0, 0, 0, &ban);
+        put(s.bias, 0, i, j, -kInfinity);
       }
     if (coin(g))
       for (int64_t h = 0; h < p.heads; ++h) s.bias_scale.push_back(float(h) - 0.5f);
@@ -245,12 +238,6 @@ TEST_P(Cuda, RowsWithoutKeys) {
 }
 
 TEST_P(Cuda, PoisonStaysWhereItIsRead) {
-  const auto put = [](const Tensor& t, int64_t h, int64_t i, int64_t c, float x) {
-    View one = t.view;
-    one.data = one.at(0, h, i) + c * one.stride[3];
-    one.size = {1, 1, 1, 1};
-    write_row(one, 0, 0, 0, &x);
-  };
   for (float bad : {std::nanf(""), kInfinity, -kInfinity})
     for (int64_t nq : {8, 40}) {
       const Problem p = problem(2, 1, nq, 150, 16, 16);
@@ -334,14 +321,9 @@ TEST_P(Cuda, BranchesOfSeveralKernels) {
         SCOPED_TRACE(bad);
         const Problem p = problem(4, 2, 300, 900, d, d, 2);
         Inputs3 x = inputs(p);
-        if (bad != 0) {
-          for (const auto& [t, i] : {std::pair{x.q, 100}, {x.k, 700}, {x.v, 650}, {x.v, 899}}) {
-            View one = t.view;
-            one.data = one.at(0, 1, i) + 5 * one.stride[3];
-            one.size = {1, 1, 1, 1};
-            write_row(one, 0, 0, 0, &bad);
-          }
-        }
+        if (bad != 0)
+          for (const auto& [t, i] : {std::pair{x.q, 100}, {x.k, 700}, {x.v, 650}, {x.v, 899}})
+            put(t, 1, i, 5, bad);
         TileBits wide(1, 1, 5, 15), thin(1, 4, 19, 113), single(1, 1, 5, 900);
         for (int64_t r = 0; r < 5; ++r) wide.set(0, 0, r, r, true), wide.set(0, 0, r, 9, true);
         for (int64_t h = 0; h < 4; ++h)
@@ -387,12 +369,7 @@ TEST_P(Cuda, WideRows) {
     check(Plan::all(problem(360, 180, 50, 20, dk, dv)).causal());  // 30 queries see nothing
     for (float bad : {std::nanf(""), kInfinity, -kInfinity}) {
       const Inputs3 spoilt = inputs(p);
-      const auto put = [&](const Tensor& t, int64_t h, int64_t i) {
-        View one = t.view;
-        one.data = one.at(0, h, i) + 3 * one.stride[3], one.size = {1, 1, 1, 1};
-        write_row(one, 0, 0, 0, &bad);
-      };
-      put(spoilt.q, 1, 5), put(spoilt.k, 0, 80), put(spoilt.v, 0, 97);
+      put(spoilt.q, 1, 5, 3, bad), put(spoilt.k, 0, 80, 3, bad), put(spoilt.v, 0, 97, 3, bad);
       SCOPED_TRACE(bad);
       check(Plan::all(p).causal(), spoilt);
       check(Plan::band(p, 12, 0, 3), spoilt);

@@ -13,6 +13,14 @@
 
 namespace regard::test {
 
+// One element of batch item 0.
+inline void put(const Tensor& t, int64_t h, int64_t i, int64_t c, float x) {
+  View one = t.view;
+  one.data = one.at(0, h, i) + c * one.stride[3];
+  one.size = {1, 1, 1, 1};
+  write_row(one, 0, 0, 0, &x);
+}
+
 struct DeviceRun {
   regard::Tensors t;
   std::vector<Tensor> own;

@@ -316,12 +316,6 @@ TEST_P(CudaPlans, GraphsRepeatTheBits) {
 }
 
 TEST_P(CudaPlans, PoisonStaysWhereItIsRead) {
-  const auto put = [](const Tensor& t, int64_t h, int64_t i, int64_t c, float x) {
-    View one = t.view;
-    one.data = one.at(0, h, i) + c * one.stride[3];
-    one.size = {1, 1, 1, 1};
-    write_row(one, 0, 0, 0, &x);
-  };
   for (float bad : {std::nanf(""), kInfinity}) {
     const Problem p = problem(2, 1, 150, 150, 16, 16);
     Inputs3 x = inputs(p);
@@ -341,21 +335,16 @@ TEST_P(CudaPlans, PoisonStaysWhereItIsRead) {
 // that are infinite (elu).
 TEST_P(CudaPlans, PoisonStaysWhereItIsReadInLongRows) {
   const Problem p = problem(2, 1, 300, 300, 16, 16);
-  const auto put = [&](const Tensor& t, int64_t h, int64_t i, float x) {
-    View one = t.view;
-    one.data = t.view.at(0, h, i) + 3 * t.view.stride[3], one.size = {1, 1, 1, 1};
-    write_row(one, 0, 0, 0, &x);
-  };
   const TileBits tiles = some_tiles(p, 300, 64, 64, 0.5);
   for (const WeightKind kind : kKinds)
     for (int n = 0; n < 5; ++n) {
       Inputs3 x = inputs(p);
-      if (n == 0) put(x.v, 0, 140, kInfinity);
-      if (n == 1) put(x.v, 0, 140, std::nanf("")), put(x.v, 0, 230, -kInfinity);
-      if (n == 2) put(x.k, 0, 140, std::nanf("")), put(x.q, 1, 250, std::nanf(""));
+      if (n == 0) put(x.v, 0, 140, 3, kInfinity);
+      if (n == 1) put(x.v, 0, 140, 3, std::nanf("")), put(x.v, 0, 230, 3, -kInfinity);
+      if (n == 2) put(x.k, 0, 140, 3, std::nanf("")), put(x.q, 1, 250, 3, std::nanf(""));
       if (n == 3 && kind == WeightKind::elu)
-        put(x.k, 0, 140, kInfinity), put(x.k, 0, 20, -kInfinity);
-      if (n == 4 && kind == WeightKind::elu) put(x.q, 0, 250, kInfinity);
+        put(x.k, 0, 140, 3, kInfinity), put(x.k, 0, 20, 3, -kInfinity);
+      if (n == 4 && kind == WeightKind::elu) put(x.q, 0, 250, 3, kInfinity);
       SCOPED_TRACE(n);
       const Weight w = features(p, kind);
       check(Plan::all(p).causal().weight(w), x);

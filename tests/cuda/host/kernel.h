@@ -121,10 +121,6 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
-template <class T>
-T __ldg(const T* p) {
-  return *p;
-}
 
 template <class P>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P), const P& p) {

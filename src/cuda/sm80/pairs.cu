@@ -77,6 +77,7 @@ class Block {
         m_.id[threadIdx.x] = key;
         m_.key_top[threadIdx.x] = p_.features > 0 && key >= 0 ? p_.k_top[key_at(key)] : 0;
       }
+      summed_ = summed(id(t, 0) / kStateKeys);
       for (int r = 0; r < width(); r += kStep) multiply(r, s);
 #pragma unroll
       for (int u = 0; u < kOwn; ++u) {
@@ -198,30 +199,60 @@ class Block {
     return (int64_t(item_.b) * p_.kv_heads + kv_head_) * p_.nk + key;
   }
 
-  // s += products of channels (features) [first, first + kStep).
-  __device__ void multiply(int first, float (&s)[kOwn][2]) {
-    __syncthreads();
-    const int own = threadIdx.x % kStep, c = first + own;
-#pragma unroll 16
-    for (int j = threadIdx.x / kStep; j < kKeys; j += S::kThreads / kStep) {
-      const int key = m_.id[j];
-      float x = 0;
-      if (key >= 0 && c < width())
-        x = p_.features > 0
-                ? raised(p_.k_features[key_at(key) * p_.features + c], m_.key_top[j])
-                : to_float(reinterpret_cast<const T*>(key_row(p_.k, p_.k_page, key))[c]);
-      m_.keys[j][own] = x;
+  // Channel (feature) c of rows j, j + step, ..: loads of no row are of row 0.
+  template <int kCount>
+  __device__ void load_keys(int j, int step, int c, float (&x)[kCount]) const {
+    if (p_.features > 0) {
+#pragma unroll
+      for (int e = 0; e < kCount; ++e)
+        x[e] = p_.k_features[key_at(max(m_.id[j + e * step], 0)) * p_.features + c];
+    } else {
+#pragma unroll
+      for (int e = 0; e < kCount; ++e)
+        x[e] = to_float(
+            reinterpret_cast<const T*>(key_row(p_.k, p_.k_page, max(m_.id[j + e * step], 0)))[c]);
     }
-#pragma unroll 8
-    for (int r = threadIdx.x / kStep; r < S::kRows; r += S::kThreads / kStep) {
-      const int i = m_.row[r].w, head = item_.h0 + r % item_.heads;
-      float x = 0;
-      if (r < rows() && c < width())
-        x = p_.features > 0
-                ? raised(p_.q_features[query_at(r, i) * p_.features + c], m_.query_top[r])
-                : to_float(reinterpret_cast<const T*>(p_.q.data + item_.b * p_.q.batch +
-                                                      head * p_.q.head + i * p_.q.token)[c]);
-      m_.queries[r][own] = x;
+  }
+  template <int kCount>
+  __device__ void load_queries(int r, int step, int c, float (&x)[kCount]) const {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) {
+      const int own = min(r + e * step, rows() - 1), i = m_.row[own].w;
+      const int head = item_.h0 + own % item_.heads;
+      const char* const q = p_.q.data + item_.b * p_.q.batch + head * p_.q.head + i * p_.q.token;
+      x[e] = p_.features > 0 ? p_.q_features[query_at(own, i) * p_.features + c]
+                             : to_float(reinterpret_cast<const T*>(q)[c]);
+    }
+  }
+
+  // s += products of channels (features) [first, first + kStep). Loads stand in no branch, so that
+  // many are in flight.
+  __device__ void multiply(int first, float (&s)[kOwn][2]) {
+    constexpr int kRows = S::kThreads / kStep, kAtOnce = 8;
+    __syncthreads();
+    const int own = threadIdx.x % kStep, r0 = threadIdx.x / kStep;
+    const bool here = first + own < width();
+    const int c = min(first + own, width() - 1);
+#pragma unroll 1
+    for (int j = r0; j < kKeys; j += kRows * kAtOnce) {
+      float x[kAtOnce];
+      load_keys(j, kRows, c, x);
+#pragma unroll
+      for (int e = 0; e < kAtOnce; ++e) {
+        if (p_.features > 0) x[e] = raised(x[e], m_.key_top[j + e * kRows]);
+        m_.keys[j + e * kRows][own] = here && m_.id[j + e * kRows] >= 0 ? x[e] : 0;
+      }
+    }
+    constexpr int kQueries = S::kRows / kRows < kAtOnce ? S::kRows / kRows : kAtOnce;
+#pragma unroll 1
+    for (int r = r0; r < S::kRows; r += kRows * kQueries) {
+      float x[kQueries];
+      load_queries(r, kRows, c, x);
+#pragma unroll
+      for (int e = 0; e < kQueries; ++e) {
+        if (p_.features > 0) x[e] = raised(x[e], m_.query_top[r + e * kRows]);
+        m_.queries[r + e * kRows][own] = here && r + e * kRows < rows() ? x[e] : 0;
+      }
     }
     __syncthreads();
 #pragma unroll 4
@@ -252,8 +283,8 @@ class Block {
       const int64_t entry = item_.entries + t;
       if (!(p_.tile_pairs[entry * kPairRows + i % kPairRows] >> j & 1)) return -kInf;
     }
-    if (summed(key / kStateKeys) && is_steady(m_.query_top[row(u)])) return -kInf;
-    if (p_.features > 0) return log_product(query_at(row(u), i), key_at(key), product);
+    if (summed_ && is_steady(m_.query_top[row(u)])) return -kInf;
+    if (p_.features > 0) return log_product(u, j, product);
     return logit(i, head, key, product);
   }
 
@@ -279,9 +310,10 @@ class Block {
 
   // log2 phi(q) . phi(k), of the sum relative to both rows' greatest features; where that comes
   // near f32's smallest numbers, once more relative to the greatest product.
-  __device__ float log_product(int64_t q, int64_t k, float sum) const {
-    if (!(sum < 0x1p-90f)) return p_.q_top[q] + p_.k_top[k] + log2f(sum);
-    const float *a = p_.q_features + q * p_.features, *b = p_.k_features + k * p_.features;
+  __device__ float log_product(int u, int j, float sum) const {
+    if (!(sum < 0x1p-90f)) return m_.query_top[row(u)] + m_.key_top[j] + log2f(sum);
+    const float* const a = p_.q_features + query_at(row(u), m_.row[row(u)].w) * p_.features;
+    const float* const b = p_.k_features + key_at(m_.id[j]) * p_.features;
     float top = -kInf;
     for (int r = 0; r < p_.features; ++r) top = fmaxf(top, a[r] + b[r]);
     if (top == -kInf) return top;
@@ -359,12 +391,14 @@ class Block {
   const uint32_t* whole_ = nullptr;  // blocks that come as sums; null: none
   const uint8_t* loose_ = nullptr;   // those that do not after all
   bool steady_ = true;               // all rows are
+  bool summed_ = false;              // this tile's block is
   RowHead own_[kOwn];                // sums: a lane's share
   float2 acc_[kOwn][S::kDv / 64];
 };
 
 template <class S>
-__global__ void __launch_bounds__(S::kThreads) pairs_kernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(S::kThreads, S::kDv == 128 ? 4 : 3)
+    pairs_kernel(const __grid_constant__ Params p) {
   __shared__ Memory<S> memory;
   const Item item = p.items[blockIdx.x];
   Block<S> block(p, item, memory);

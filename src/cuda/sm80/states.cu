@@ -108,7 +108,7 @@ __device__ void write_state(TileSum& sum, float* to, int64_t stride, int rows, i
 
 // 128 features of the state of one block of keys, 128 channels.
 template <class T>
-__global__ void __launch_bounds__(256) states_kernel(const __grid_constant__ StateParams p) {
+__global__ void __launch_bounds__(256, 2) states_kernel(const __grid_constant__ StateParams p) {
   __shared__ TileMemory<128> memory;
   const int c = blockIdx.x, r0 = blockIdx.y * 128, wide = (p.dv + kWide - 1) / kWide;
   const int64_t n = blockIdx.z / wide, first = int64_t(c) * kStateKeys;
@@ -117,22 +117,32 @@ __global__ void __launch_bounds__(256) states_kernel(const __grid_constant__ Sta
   const int own = threadIdx.x % 128, half = threadIdx.x / 128, r = p.first + r0 + own;
   const bool mine = r0 + own < p.count;
   const float shift = mine ? float(p.shift[(n * p.m + r) * padded(p) + c]) : 0;
+  const float* const e = p.k_features + (n * p.nk + first) * p.m + (mine ? r : 0);
   TileSum sum;
   for (int k0 = 0; k0 < kStateKeys && !loose; k0 += kDeep) {
     __syncthreads();
-#pragma unroll 8
-    for (int k = half; k < kDeep; k += 2) {
-      const bool there = mine && k0 + k < keys;
-      memory.a[k][own] =
-          there ? exp2_fast(p.k_features[(n * p.nk + first + k0 + k) * p.m + r] - shift) : 0;
+    float x[kDeep / 2];
+    uint4 v[2];
+#pragma unroll
+    for (int u = 0; u < kDeep / 2; ++u) x[u] = e[int64_t(min(k0 + half + 2 * u, keys - 1)) * p.m];
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {  // 8 channels of keys tid / 16 and 16 more
+      const int key = min(k0 + int(threadIdx.x) / 16 + 16 * u, keys - 1);
+      v[u] = *reinterpret_cast<const uint4*>(
+          row_at(p.v, n / p.kv_heads, int(n % p.kv_heads), int(first) + key) +
+          min(d0 + int(threadIdx.x) % 16 * 8, p.dv - 8) * 2);
     }
-    for (int e = threadIdx.x; e < kDeep * kWide / 2; e += 256) {
-      const int k = e / (kWide / 2), d = e % (kWide / 2) * 2;
-      float2 x = make_float2(0, 0);
-      if (k0 + k < keys && d0 + d < p.dv)
-        x = pair_at<T>(row_at(p.v, n / p.kv_heads, int(n % p.kv_heads), int(first) + k0 + k),
-                       d0 + d);
-      *reinterpret_cast<float2*>(&memory.b[k][d]) = x;
+#pragma unroll
+    for (int u = 0; u < kDeep / 2; ++u)
+      memory.a[half + 2 * u][own] = mine && k0 + half + 2 * u < keys ? exp2_fast(x[u] - shift) : 0;
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const int k = threadIdx.x / 16 + 16 * u, d = threadIdx.x % 16 * 8;
+      const bool there = k0 + k < keys && d0 + d < p.dv;
+#pragma unroll
+      for (int c = 0; c < 8; c += 2)
+        *reinterpret_cast<float2*>(&memory.b[k][d + c]) =
+            there ? pair_at<T>(reinterpret_cast<const char*>(&v[u]), c) : make_float2(0, 0);
     }
     __syncthreads();
     multiply_tile<128, Parts::two, Parts::one>(memory, sum);
@@ -159,16 +169,15 @@ __global__ void __launch_bounds__(256, 2) mix_kernel(const __grid_constant__ Sta
     const uint32_t word = mine ? bits[w] : 0;
     if (!__syncthreads_or(word != 0)) continue;
 #pragma unroll
-    for (int k = half * 16; k < half * 16 + 16; ++k)
-      memory.a[k][threadIdx.x % 128] = word >> k & 1 ? power(shifts[w * 32 + k] - own) : 0;
+    for (int k = half * 16; k < half * 16 + 16; k += 4) {
+      const int4 shift = *reinterpret_cast<const int4*>(shifts + w * 32 + k);
+      const int each[4] = {shift.x, shift.y, shift.z, shift.w};
 #pragma unroll
-    for (int e = threadIdx.x; e < kDeep * kWide / 4; e += 256) {
-      const int k = e / (kWide / 4), d = e % (kWide / 4) * 4, c = w * 32 + k;
-      float4 x = make_float4(0, 0, 0, 0);
-      if (c < p.blocks && d0 + d < p.dv)
-        x = *reinterpret_cast<const float4*>(states + int64_t(c) * p.chunk * p.dv + d);
-      *reinterpret_cast<float4*>(&memory.b[k][d]) = x;
+      for (int e = 0; e < 4; ++e)
+        memory.a[k + e][threadIdx.x % 128] = word >> (k + e) & 1 ? power(each[e] - own) : 0;
     }
+    load_rows<256>(memory.b, states + int64_t(w) * 32 * p.chunk * p.dv, int64_t(p.chunk) * p.dv,
+                   p.blocks - w * 32, p.dv - d0);
     __syncthreads();
     multiply_tile<128, Parts::one, Parts::two>(memory, sum);
   }
@@ -177,7 +186,7 @@ __global__ void __launch_bounds__(256, 2) mix_kernel(const __grid_constant__ Sta
 }
 
 // 64 rows of a tile times its state. A row whose features are not steady is left to the pairs.
-__global__ void __launch_bounds__(128) rows_kernel(const __grid_constant__ StateParams p) {
+__global__ void __launch_bounds__(128, 4) rows_kernel(const __grid_constant__ StateParams p) {
   constexpr int kRows = 64;
   __shared__ TileMemory<kRows> memory;
   __shared__ float top[kRows];
@@ -193,27 +202,40 @@ __global__ void __launch_bounds__(128) rows_kernel(const __grid_constant__ State
   const float* const sums = p.tile_sum + (n * p.whole.tiles + tile) * p.m;
   const auto exponent = [&](int row, int r) {
     const int s = shift[r];
-    return s == kNoShift ? -kInf : p.q_features[(row0 + row) * p.m + r] + float(s);
+    const float e = p.q_features[(row0 + row) * p.m + r] + float(s);
+    return s == kNoShift ? -kInf : e;
   };
-  const int lane = threadIdx.x % 32;
-  for (int row = threadIdx.x / 32; row < rows; row += 4) {
-    if (p.first > 0) {
-      if (lane == 0) top[row] = p.head[2 * (row0 + row)];
-      continue;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  constexpr int kAtOnce = 4;  // rows of a warp
+  for (int row = warp * 16; row < warp * 16 + 16 && p.first == 0; row += kAtOnce) {
+    RowHead own[kAtOnce];
+    for (int r = lane; r < p.m; r += 32)
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u)
+        own[u].max = fmaxf(own[u].max, exponent(min(row + u, rows - 1), r));
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      for (int d = 16; d > 0; d /= 2)
+        own[u].max = fmaxf(own[u].max, __shfl_xor_sync(~0u, own[u].max, d));
+      if (!is_steady(p.q_top[row0 + min(row + u, rows - 1)])) own[u].max = -kInf;
     }
-    RowHead own;
-    if (is_steady(p.q_top[row0 + row])) {
-      for (int r = lane; r < p.m; r += 32) own.max = fmaxf(own.max, exponent(row, r));
-      for (int d = 16; d > 0; d /= 2) own.max = fmaxf(own.max, __shfl_xor_sync(~0u, own.max, d));
-      for (int r = lane; r < p.m && own.max > -kInf; r += 32)
-        own.sum = fmaf(exp2_fast(exponent(row, r) - own.max), sums[r], own.sum);
-      for (int d = 16; d > 0; d /= 2) own.sum += __shfl_xor_sync(~0u, own.sum, d);
+    for (int r = lane; r < p.m; r += 32)
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u)
+        own[u].sum =
+            fmaf(exp2_fast(exponent(min(row + u, rows - 1), r) - own[u].max), sums[r], own[u].sum);
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      for (int d = 16; d > 0; d /= 2) own[u].sum += __shfl_xor_sync(~0u, own[u].sum, d);
+      if (lane != 0 || row + u >= rows) continue;
+      if (own[u].max == -kInf) own[u].sum = 0;
+      top[row + u] = own[u].max;
+      if (d0 == 0)
+        *reinterpret_cast<float2*>(p.head + 2 * (row0 + row + u)) =
+            make_float2(own[u].max, own[u].sum);
     }
-    if (lane != 0) continue;
-    top[row] = own.max;
-    if (d0 == 0)
-      *reinterpret_cast<float2*>(p.head + 2 * (row0 + row)) = make_float2(own.max, own.sum);
   }
+  if (p.first > 0 && int(threadIdx.x) < rows) top[threadIdx.x] = p.head[2 * (row0 + threadIdx.x)];
   __syncthreads();
   const int own = threadIdx.x % kRows, half = threadIdx.x / kRows;
   const float max = own < rows ? top[own] : -kInf;
@@ -221,18 +243,15 @@ __global__ void __launch_bounds__(128) rows_kernel(const __grid_constant__ State
   TileSum sum;
   for (int r0 = 0; r0 < p.count; r0 += kDeep) {
     __syncthreads();
-#pragma unroll 8
-    for (int k = half * 16; k < half * 16 + 16; ++k)
-      memory.a[k][own] =
-          max > -kInf && r0 + k < p.count ? exp2_fast(exponent(own, p.first + r0 + k) - max) : 0;
-#pragma unroll 8
-    for (int e = threadIdx.x; e < kDeep * kWide / 4; e += 128) {
-      const int k = e / (kWide / 4), d = e % (kWide / 4) * 4;
-      float4 x = make_float4(0, 0, 0, 0);
-      if (r0 + k < p.count && d0 + d < p.dv)
-        x = *reinterpret_cast<const float4*>(states + int64_t(r0 + k) * p.dv + d);
-      *reinterpret_cast<float4*>(&memory.b[k][d]) = x;
-    }
+    float x[16];
+#pragma unroll
+    for (int u = 0; u < 16; ++u)
+      x[u] = exponent(min(own, rows - 1), p.first + min(r0 + half * 16 + u, p.count - 1));
+#pragma unroll
+    for (int u = 0; u < 16; ++u)
+      memory.a[half * 16 + u][own] =
+          max > -kInf && r0 + half * 16 + u < p.count ? exp2_fast(x[u] - max) : 0;
+    load_rows<128>(memory.b, states + int64_t(r0) * p.dv, p.dv, p.count - r0, p.dv - d0);
     __syncthreads();
     multiply_tile<kRows, Parts::two, Parts::two>(memory, sum);
   }

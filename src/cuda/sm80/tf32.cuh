@@ -18,6 +18,29 @@ struct TileMemory {
   alignas(16) float b[kDeep][kWide + 8];
 };
 
+// kDeep rows of kWide numbers, 0 past the last row and column. All loads first, in no branch.
+template <int kOf>
+__device__ __forceinline__ void load_rows(float (&to)[kDeep][kWide + 8], const float* from,
+                                          int64_t stride, int rows, int columns) {
+  constexpr int kParts = kWide / 4, kAtOnce = 4;
+#pragma unroll
+  for (int first = 0; first < kDeep * kParts; first += kAtOnce * kOf) {
+    float4 x[kAtOnce];
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int e = first + u * kOf + int(threadIdx.x), k = e / kParts, d = e % kParts * 4;
+      x[u] =
+          *reinterpret_cast<const float4*>(from + min(k, rows - 1) * stride + min(d, columns - 4));
+    }
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int e = first + u * kOf + int(threadIdx.x), k = e / kParts, d = e % kParts * 4;
+      const bool there = k < rows && d < columns;
+      *reinterpret_cast<float4*>(&to[k][d]) = there ? x[u] : make_float4(0, 0, 0, 0);
+    }
+  }
+}
+
 // What a thread of warp w holds: rows w / 2 * 32 + [0, 32), columns w % 2 * 64 + [0, 64).
 struct TileSum {
   float x[2][8][4] = {};

@@ -349,6 +349,7 @@ TEST_P(CudaPlans, PoisonStaysWhereItIsReadInLongRows) {
       const Weight w = features(p, kind);
       check(Plan::all(p).causal().weight(w), x);
       check(Plan::tiles(p, 64, 64, tiles).causal().weight(w), x);
+      check(Plan::all(p).causal().value_map(random_map(p)).weight(w), x);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "cuda/sm80/instance.h"
 #include "cuda/sm80/rows.cuh"
 #include "cuda/sm80/start.cuh"
+#include "cuda/sm80/tf32.cuh"
 
 namespace regard::cuda::sm80 {
 namespace {
@@ -171,33 +172,52 @@ __global__ void tokens_kernel(const __grid_constant__ TokensParams p) {
              logf(float(min(p.block, p.tokens - j * p.block)));
 }
 
-// A block maps kMapRows rows: a number of the map is read once for all of them.
-constexpr int kMapRows = 16;
+// A block maps kMapRows rows to kWide channels.
+constexpr int kMapRows = 64;
 template <class T>
-__global__ void map_kernel(const __grid_constant__ MapParams p) {
-  __shared__ float x[kMaxDv][kMapRows];
-  const int tiles = (p.n + kMapRows - 1) / kMapRows;
+__global__ void __launch_bounds__(128) map_kernel(const __grid_constant__ MapParams p) {
+  __shared__ TileMemory<kMapRows> memory;
+  __shared__ bool finite[kMapRows];  // an infinity times a number's lower part, 0, would be NaN
+  const int tiles = (p.n + kMapRows - 1) / kMapRows, d0 = blockIdx.y * kWide;
   const int first = int(blockIdx.x % tiles) * kMapRows, h = int(blockIdx.x / tiles % p.kv_heads);
   const int64_t b = blockIdx.x / tiles / p.kv_heads;
-  for (int e = threadIdx.x; e < kMapRows * p.d; e += blockDim.x) {
-    const int row = e / p.d, c = e % p.d, t = first + row;
-    float value = 0;
-    if (t < p.n) value = to_float(reinterpret_cast<const T*>(row_at(p.from, b, h, t))[c]);
-    x[c][row] = value;
-  }
-  __syncthreads();
-  const float* const map = p.map + h * p.map_head;
-  for (int c = threadIdx.x; c < p.d; c += blockDim.x) {
-    float sum[kMapRows];
-    for (float& s : sum) s = map[int64_t(p.d) * p.d + c];
-    for (int r = 0; r < p.d; ++r) {
-      const float m = map[r * p.d + c];
+  const float* const map = p.map + h * p.map_head + d0;
+  const int own = threadIdx.x / 2, part = threadIdx.x % 2 * 16;
+  const T* const from = reinterpret_cast<const T*>(row_at(p.from, b, h, min(first + own, p.n - 1)));
+  TileSum sum;
+  bool fine = true;
+  for (int c0 = 0; c0 < p.d; c0 += kDeep) {
+    __syncthreads();
+    float x[16];
 #pragma unroll
-      for (int n = 0; n < kMapRows; ++n) sum[n] = fmaf(x[r][n], m, sum[n]);
+    for (int e = 0; e < 16; ++e) x[e] = to_float(from[min(c0 + part + e, p.d - 1)]);
+#pragma unroll
+    for (int e = 0; e < 16; ++e) {
+      memory.a[part + e][own] = c0 + part + e < p.d ? x[e] : 0;
+      fine &= fabsf(x[e]) < kInf;
     }
-    for (int n = 0; n < kMapRows && first + n < p.n; ++n)
-      write(p.to + (((b * p.kv_heads + h) * p.n + first + n) * p.d) * 2, p.type, c, sum[n]);
+    load_rows<128>(memory.b, map + int64_t(c0) * p.d, p.d, p.d - c0, p.d - d0);
+    __syncthreads();
+    constexpr Parts kParts = sizeof(T) == 4 ? Parts::two : Parts::one;
+    multiply_tile<kMapRows, kParts, Parts::two>(memory, sum);
   }
+  fine &= __shfl_xor_sync(~0u, int(fine), 1);
+  if (part == 0) finite[own] = fine;
+  __syncthreads();
+  sum.each([&](int row, int column, float2 x) {
+    if (first + row >= p.n || d0 + column >= p.d) return;
+    const float* const bias = map + int64_t(p.d) * p.d + column;
+    if (!finite[row]) {
+      const T* const values = reinterpret_cast<const T*>(row_at(p.from, b, h, first + row));
+      x = make_float2(0, 0);
+      for (int c = 0; c < p.d; ++c) {
+        const float* const m = map + int64_t(c) * p.d + column;
+        x.x = fmaf(to_float(values[c]), m[0], x.x), x.y = fmaf(to_float(values[c]), m[1], x.y);
+      }
+    }
+    char* const to = p.to + ((b * p.kv_heads + h) * p.n + first + row) * p.d * 2;
+    write2(to, p.type, d0 + column, x.x + bias[0], x.y + bias[1]);
+  });
 }
 
 }  // namespace
@@ -215,7 +235,8 @@ void launch_tokens(const TokensParams& p, void* stream) {
 }
 
 void launch_map(const MapParams& p, void* stream) {
-  const dim3 blocks(unsigned(p.rows / p.n * ((p.n + kMapRows - 1) / kMapRows)));
+  const unsigned tiles = unsigned(p.rows / p.n * ((p.n + kMapRows - 1) / kMapRows));
+  const dim3 blocks(tiles, unsigned(p.d + kWide - 1) / kWide);
   const auto kernel = p.from_type == Type::f32    ? map_kernel<float>
                       : p.from_type == Type::bf16 ? map_kernel<__nv_bfloat16>
                                                   : map_kernel<__half>;

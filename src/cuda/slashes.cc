@@ -16,6 +16,7 @@ struct Found {
   std::shared_ptr<Memory> chosen, start, ranges;
   PlacedList::Pieces pieces;  // null arrays: none
   bool uncut = false;         // known without a look
+  mutable std::once_flag summed = {};
   ~Found() {
     int before = 0;
     if (cudaGetDevice(&before) != cudaSuccess) return;
@@ -43,12 +44,14 @@ class SlashKeys : public PlacedList {
   std::shared_ptr<Memory> written() const override {
     Slashes p = found_->p;
     Stage stage("vertical slash", *found_->chosen);
-    const int64_t count = stage.fetch(p.start + int64_t(p.heads) * p.rows, 1)[0];
+    const int64_t lists = int64_t(p.heads) * p.rows;
+    std::call_once(found_->summed, [&] { launch_sums(p.start, lists, found_->chosen->stream); });
+    const int64_t count = stage.fetch(p.start + lists, 1)[0];
     p.causal = causal_;
     if (!p.have_ranges) p.take_ranges(stage.memory<char>(p.range_bytes()));
     std::shared_ptr<Memory> index = stage.kept(count * 4);
     p.index = static_cast<uint32_t*>(index->at);
-    if (p.heads > 0 && p.rows > 0) launch_slash_keys(p, found_->chosen->stream);
+    if (lists > 0) launch_slash_keys(p, found_->chosen->stream);
     stage.launched();
     return index;
   }
@@ -94,12 +97,8 @@ namespace {
 
 // Room for the most pieces and other keys that rows may have; none beyond 512 MB of either.
 cuda::PlacedList::Pieces pieces_of(on::Stage& stage, const on::Slashes& p) {
-  int64_t pieces = 0;
-  for (int64_t r = 0; r < p.rows; ++r)
-    pieces += std::min<int64_t>(p.diagonals,
-                                std::max<int64_t>(0, p.offset / on::kSlashBlock + r + 1) + 2);
-  const int64_t lists = int64_t(p.heads) * p.rows, keys = lists * p.columns;
-  pieces *= p.heads;
+  const int64_t lists = int64_t(p.heads) * p.rows, pieces = lists * p.most,
+                keys = lists * p.columns;
   cuda::PlacedList::Pieces out;
   if (std::max(pieces, keys) > int64_t(1) << 27) return out;
   out.memory = stage.kept(2 * lists * 16 + (pieces + keys) * 4 + 4);
@@ -141,10 +140,9 @@ lists::TilesAndColumns vertical_slash(const Problem& problem, const estimate::Ve
   std::shared_ptr<on::Memory> chosen = stage.kept(4 * words);
   p.chosen = static_cast<uint32_t*>(chosen->at);
   p.chosen_diagonals = p.chosen + int64_t(p.heads) * p.words;
-  // Sums of lengths, the keys that are cut, and how many pieces and keys beside them there are.
-  std::shared_ptr<on::Memory> start = stage.kept((lists + 4) * 8);
-  p.start = static_cast<int64_t*>(start->at), p.cut = p.start + lists + 1, p.taken = p.cut + 1;
-  stage.zero(p.chosen, words), stage.zero(p.start, lists + 4);
+  std::shared_ptr<on::Memory> start = stage.kept((lists + 2) * 8);  // and the keys that are cut
+  p.start = static_cast<int64_t*>(start->at), p.cut = p.start + lists + 1;
+  stage.zero(p.chosen, words), stage.zero(p.start, lists + 2);
   const TileBits tiles = stage.bits(problem.batch, problem.heads, p.rows, cols, &p.tiles);
   p.tile_words = int32_t(tiles.words_per_row());
   stage.zero(p.tiles, lists * p.tile_words);
@@ -158,7 +156,6 @@ lists::TilesAndColumns vertical_slash(const Problem& problem, const estimate::Ve
     ranges = stage.kept(p.range_bytes());
     p.take_ranges(ranges->at);
     on::launch_slash_tiles(p, stream);
-    on::launch_sums(p.start, lists, stream);
   }
   stage.launched();
   IndexList shape;

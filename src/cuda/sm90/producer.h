@@ -34,8 +34,9 @@ class Steps {
         unit_ = c.unit;
         keys_ = c.key_index + c.key_start[id];
         key_count_ = static_cast<int>(c.key_start[id + 1] - c.key_start[id]);
-        tile_steps_ = count;
-        count += (key_count_ + S::kKeys - 1) / S::kKeys;
+        const int singles = (key_count_ + S::kKeys - 1) / S::kKeys;
+        count += singles;
+        share_ = count == 0 ? 0 : ((static_cast<uint64_t>(singles) << 32) + count - 1) / count;
         fetch_keys(0);
       }
     } else {
@@ -52,13 +53,14 @@ class Steps {
     Step s;
     if (gathers(t)) {
       s.key[0] = 0;
-      s.key[1] = min(S::kKeys, key_count_ - (t - tile_steps_) * S::kKeys);
+      s.key[1] = min(S::kKeys, key_count_ - singles_before(t) * S::kKeys);
       s.mask = s.key[1] < S::kKeys ? 4 : 0;
     } else if (list_) {
       s.mask = 0;
+      const int tile_step = t - singles_before(t);
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
-        const int p = t * kPieces + i;
+        const int p = tile_step * kPieces + i;
         const int entry = min(p / pieces_an_entry_, entries_ - 1);
         if (entry >> 5 != block_) {
           block_ = entry >> 5;
@@ -85,17 +87,20 @@ class Steps {
   }
   int count = 0;
 
-  // Whether step t is one of single keys.
-  __device__ __forceinline__ bool gathers(int t) const { return S::kGather && t >= tile_steps_; }
+  // Whether step t is one of single keys. Those take longer to load, and are spread among the
+  // tiles.
+  __device__ __forceinline__ bool gathers(int t) const {
+    return S::kGather && singles_before(t + 1) > singles_before(t);
+  }
   // The keys of a step of single ones, two a lane; the next step's are asked for. Called as at().
   __device__ __forceinline__ void take_keys(int t, uint32_t (&keys)[2]) {
     keys[0] = next_[0], keys[1] = next_[1];
-    fetch_keys(t + 1 - tile_steps_);
+    fetch_keys(singles_before(t) + 1);
   }
   // The key of a column of a step; kNoKey or more where there is none.
   __device__ __forceinline__ int key_of(int t, const Step& s, int column) const {
     if (!gathers(t)) return s.key[column / S::kPiece & 1] + column % S::kPiece;
-    const int at = (t - tile_steps_) * S::kKeys + column;
+    const int at = singles_before(t) * S::kKeys + column;
     return at < key_count_ ? static_cast<int>(keys_[at]) : kNoKey;
   }
 
@@ -107,6 +112,11 @@ class Steps {
     const int e = block * 32 + lane_;
     // The last entries first, as the ranges below.
     return e < entries_ ? list_[entries_ - 1 - e] : 0;
+  }
+  // Rounded to the nearest, so that a work seldom ends with one.
+  __device__ __forceinline__ int singles_before(int t) const {
+    if (!S::kGather) return 0;
+    return static_cast<int>((share_ * static_cast<uint32_t>(t) + (uint64_t{1} << 31)) >> 32);
   }
   __device__ __forceinline__ void fetch_keys(int step) {
 #pragma unroll
@@ -122,7 +132,8 @@ class Steps {
   int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
   uint32_t fetched_ = 0;
   const uint32_t* keys_ = nullptr;  // single keys
-  int key_count_ = 0, tile_steps_ = 0, unit_ = 0;
+  int key_count_ = 0, unit_ = 0;
+  uint64_t share_ = 0;  // single keys' steps among all, in 2^-32, rounded up
   uint32_t next_[2] = {0, 0};
   int begin_ = 0, end_ = 0, sinks_ = 0;
 };

@@ -54,12 +54,14 @@ __global__ void lengths_kernel(const __grid_constant__ TileLists p) {
   if (threadIdx.x % 32 == 0) p.start[list + 1] = count;
 }
 
-// One block: sums over tiles of kScan lengths, with what is before them carried along.
+// One block: sums over tiles of kScan lengths, with what is before them carried along. The next
+// tile's are on their way meanwhile.
 __global__ void __launch_bounds__(kScan) sums_kernel(int64_t* start, int64_t n) {
-  int64_t before = 0;
+  int64_t before = 0, next = threadIdx.x < n ? start[1 + threadIdx.x] : 0;
   if (threadIdx.x == 0) start[0] = 0;
   for (int64_t first = 1; first <= n; first += kScan) {
-    const int64_t at = first + threadIdx.x, own = at <= n ? start[at] : 0;
+    const int64_t at = first + threadIdx.x, own = next;
+    next = at + kScan <= n ? start[at + kScan] : 0;
     int64_t total;
     const int64_t ahead = before_in_block<kScan>(own, total);
     if (at <= n) start[at] = before + ahead + own;

@@ -271,16 +271,12 @@ __global__ void __launch_bounds__(kRows * 32) rows_kernel(const __grid_constant_
     int pieces = 0;
     for (int n = lane; n < size; n += 32) pieces += pieces_of(ranges[n]);
     pieces = __reduce_add_sync(~0u, pieces), beside = __reduce_add_sync(~0u, beside);
-    int64_t begin[2] = {0, 0};
+    const int64_t piece_begin = list * p.most, rest_begin = list * p.columns;
     if (lane == 0) {
-      unsigned long long* const taken = reinterpret_cast<unsigned long long*>(p.taken);
-      begin[0] = int64_t(atomicAdd(taken, uint64_t(pieces)));
-      begin[1] = int64_t(atomicAdd(taken + 1, uint64_t(beside)));
-      p.piece_start[2 * list] = begin[0], p.piece_start[2 * list + 1] = begin[0] + pieces;
-      p.rest_start[2 * list] = begin[1], p.rest_start[2 * list + 1] = begin[1] + beside;
+      p.piece_start[2 * list] = piece_begin, p.piece_start[2 * list + 1] = piece_begin + pieces;
+      p.rest_start[2 * list] = rest_begin, p.rest_start[2 * list + 1] = rest_begin + beside;
     }
-    uint32_t* piece = p.piece_index + __shfl_sync(~0u, begin[0], 0);
-    uint32_t* rest = p.rest_index + __shfl_sync(~0u, begin[1], 0);
+    uint32_t *piece = p.piece_index + piece_begin, *rest = p.rest_index + rest_begin;
     for (int first = 0, total; first < size; first += 32, piece += total) {
       const int2 r = first + lane < size ? ranges[first + lane] : make_int2(0, 0);
       const int own = first + lane < size ? pieces_of(r) : 0, ahead = before_in_warp(own, total);

@@ -19,8 +19,8 @@ struct Slashes {
   int64_t* start = nullptr;                           // [heads * rows + 1]
   int64_t* cut = nullptr;  // single keys that some query of their row does not see; zero before
   uint32_t* index = nullptr;
-  // PlacedList::Pieces, null where they are not wanted; `taken`: their numbers, zero before.
-  int64_t *piece_start = nullptr, *rest_start = nullptr, *taken = nullptr;
+  // PlacedList::Pieces, null where they are not wanted: `most` pieces and `columns` keys a row.
+  int64_t *piece_start = nullptr, *rest_start = nullptr;
   uint32_t *piece_index = nullptr, *rest_index = nullptr;
   int64_t nq = 0, nk = 0, offset = 0, offsets = 0;
   int32_t keys = 0, length = 0;  // columns and diagonals that compete: [0, keys), [0, length)

@@ -171,14 +171,16 @@ struct WideBlock : Block<S> {
 
   // The final division makes any shift exact, but a weight above 1 is rounded where the largest
   // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
-  // of the sum (and below 2^8). Until then the maximum stays where it is.
+  // of the sum (and below 2^8), or half of it where the output's own rounding hides more. Until
+  // then the maximum stays where it is.
   __device__ __forceinline__ void set_limits() {
+    const float share = p.out_type == Type::f32 ? 0.0625f : 0.5f;
 #pragma unroll
     for (int r = 0; r < kR; ++r) {
       float x = sum[r];
       x += __shfl_xor_sync(~0u, x, 1);
       x += __shfl_xor_sync(~0u, x, 2);
-      if (limit[r] > -kInf) limit[r] = max[r] + __log2f(fminf(x * 0.0625f, 256.0f));
+      if (limit[r] > -kInf) limit[r] = max[r] + __log2f(fminf(x * share, 256.0f));
     }
   }
 

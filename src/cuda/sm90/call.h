@@ -26,6 +26,10 @@ struct Shape {
   static constexpr int kWeightBytes = kSharedWeights ? 64 * kKeys * 2 : 1;  // a warpgroup
   static_assert(!kSharedWeights || kKeys % 64 == 0);
   static constexpr bool kGather = false;  // single keys after the tiles
+  // Below a diagonal tiles of rows are counted from the last row, so that the one that is not full
+  // reads the fewest keys. (Where tiles are a whole number of steps high, the diagonal crosses one
+  // step the fewer if counted from the first.)
+  static constexpr bool kFromEnd = kGroups == 3 && kRows % kKeys != 0;
 
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
@@ -47,6 +51,23 @@ struct Gathering : S {
 struct Raw {
   const void* data;
   int64_t batch, head, row;
+};
+
+// A number known at launch, to divide by: n / by is n * factor >> shift for 0 <= n < 2^31. (Between
+// two works the producer's latency shows, and a division of any numbers takes it 100 clocks.)
+struct Divisor {
+  int32_t by;
+  uint32_t factor, shift;
+};
+
+// How works are numbered: section after section of (batch, head) pairs; in a section tiles of rows
+// from `top` down, each one of all its pairs.
+struct Order {
+  int32_t begin;  // its first work
+  int32_t top;    // its last tile of rows
+  int32_t whole;  // sections of `pairs` pairs; one of `rest` may follow
+  Divisor works;  // of a whole section
+  Divisor pairs, rest;
 };
 
 // The arguments of a launch. Rows are "packed": the heads of a group that share a KV head take
@@ -72,27 +93,29 @@ struct Call {
   int32_t* links;    // [works, warps of rows]: repair.h
   Raw raw_q, raw_k, raw_v;
   int32_t nq, nk, dk, dv, pack;
-  int32_t heads;    // packed heads: query heads >> pack
-  int32_t sharing;  // packed heads that share a KV head
-  int32_t tiles;    // tiles of kRows packed rows a head
-  int32_t works;    // tiles * packed heads * batch (or sequences)
-  int32_t section;  // (batch, head) pairs whose K and V should stay in L2 together
-  int32_t late;     // tiles of rows a head, the shortest, that come after all others
+  Divisor heads;    // packed heads: query heads >> pack
+  Divisor sharing;  // packed heads that share a KV head
+  int32_t works;    // tiles of kRows packed rows of all heads and batch items (or sequences)
+  Order order[2];   // the second holds the shortest tiles of rows of all heads, if they come last
+  bool from_end;    // as Shape::kFromEnd: the first tile of rows may begin before row 0
   // Key j is read by query i when j < nk, j < i + right and (j >= i + left or j < sink).
   int32_t offset, left, right, sink;
-  int32_t list_batch, list_heads, list_rows, bq, bk;
+  int32_t list_batch, list_heads, list_rows;
+  Divisor bq;
+  Divisor pieces;  // copies an entry of a list
   int32_t unit;   // keys from entry to entry of a list: bk, or 1 where entries are keys
   int32_t apart;  // from a row's start to the next one's: 1, or 2 where its end stands between
   int32_t float_out;
   int32_t partial;                 // rows leave as Partials
   float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse
   float scale, softcap;
+  float share;  // of a row's sum so far, up to which a new weight leaves the maximum where it is
 };
 
 // What the producer tells the consumers about a tile of rows.
 struct Work {
   int32_t steps;  // steps of kKeys keys; 0: no key at all; -1: no more work
-  int32_t row;    // first packed row
+  int32_t row;    // first packed row; by 64 s below 0 where the first tile has fewer
   int32_t rows;   // packed rows of this sequence
   int32_t nk;     // keys of this sequence
   int32_t head;   // packed head

@@ -312,12 +312,12 @@ class Consumer {
   }
 
   // The final division makes any shift exact, but a weight above 1 is rounded where the largest
-  // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
-  // of the sum (and below 2^8). Until then the maximum stays where it is.
+  // one, 1, is not. Such an error is lost among the others while the weight is at most `share` of
+  // the sum (and below 2^8). Until then the maximum stays where it is.
   __device__ __forceinline__ void limit(Stats& now) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float most = fminf(quad_sum(now.sum[half]) * 0.0625f, 256.f);
+      const float most = fminf(quad_sum(now.sum[half]) * c_.share, 256.f);
       now.limit[half] = fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
     }
   }

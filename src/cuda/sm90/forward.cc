@@ -127,6 +127,21 @@ void describe(CUtensorMap* map, Type type, void* data, int rank, const int64_t* 
   }
 }
 
+Divisor divisor(int by) {
+  int bits = 0;
+  while (int64_t{1} << bits < by) ++bits;
+  const int shift = 31 + bits;
+  return {by, static_cast<uint32_t>(((uint64_t{1} << shift) + by - 1) / by),
+          static_cast<uint32_t>(shift)};
+}
+
+// Tiles of rows [least, end) of all pairs, `most` pairs a section.
+Order order(int begin, int least, int end, int64_t most, int pairs) {
+  const int wide = static_cast<int>(std::min<int64_t>(most, pairs));
+  return {begin, end - 1, pairs / wide, divisor(wide * std::max(end - least, 1)), divisor(wide),
+          divisor(std::max(pairs % wide, 1))};
+}
+
 int32_t limit(int64_t x) { return static_cast<int32_t>(std::clamp<int64_t>(x, -kMost, kMost)); }
 
 std::string shape(const Params& p) {
@@ -226,14 +241,10 @@ void forward(const Params& p, cudaStream_t stream) {
   c.nk = static_cast<int32_t>(p.nk);
   c.dk = p.dk, c.dv = p.dv;
   c.pack = pack;
-  c.heads = p.heads >> pack;
-  c.sharing = (p.heads / p.kv_heads) >> pack;
-  c.tiles = tiles;
+  const int sharing = (p.heads / p.kv_heads) >> pack;
+  c.heads = divisor(p.heads >> pack);
+  c.sharing = divisor(sharing);
   c.works = works;
-  const bool uneven = listed(p) || p.cu_q || p.right >= 0 || p.left >= 0;
-  const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
-  const int64_t heads_cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) : 1;
-  c.section = static_cast<int32_t>(std::min<int64_t>(pairs, heads_cached * c.sharing));
   c.offset = limit(p.offset);
   c.right = p.right < 0 ? kFar : limit(std::min<int64_t>(p.right, kMost) + 1);
   c.left = p.left < 0 ? -kFar : limit(-p.left);
@@ -241,8 +252,8 @@ void forward(const Params& p, cudaStream_t stream) {
   c.list_batch = static_cast<int32_t>(p.list_batch);
   c.list_heads = static_cast<int32_t>(p.list_heads);
   c.list_rows = static_cast<int32_t>(p.list_rows);
-  c.bq = p.bq;
-  c.bk = p.bk;
+  c.bq = divisor(std::max(p.bq, 1));
+  c.pieces = divisor(std::max(p.bk / x.piece, 1));
   c.unit = p.loose ? 1 : p.bk;
   c.apart = p.loose ? 2 : 1;
   c.float_out = p.out_type == Type::f32;
@@ -255,12 +266,26 @@ void forward(const Params& p, cudaStream_t stream) {
   const int blocks = std::min(c.works, p.sms * x.blocks);
   // A triangle's last section alone would leave multiprocessors without work beside its long ones.
   // The late tiles hold 0.4 of what all blocks do in the time of the longest one.
+  int late = 0;
   if (p.right >= 0 && p.left < 0 && !listed(p) && c.works > blocks) {
-    c.late = std::min(tiles / 2, static_cast<int>(std::sqrt(0.8 * blocks * tiles / pairs)));
+    late = std::min(tiles / 2, static_cast<int>(std::sqrt(0.8 * blocks * tiles / pairs)));
   }
+  // Rows of unequal lengths come longest first, those of as few heads as keep all blocks busy, or
+  // as have room in L2: what a section reads first comes from memory, and the blocks wait for it
+  // together.
+  const bool uneven = listed(p) || p.cu_q || p.right >= 0 || p.left >= 0;
+  const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
+  const int64_t cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) * sharing : sharing;
+  const int64_t a_group = int64_t{tiles} * sharing;
+  const int64_t busy = uneven ? (blocks + a_group - 1) / a_group * sharing : sharing;
+  c.order[0] = order(0, late, tiles, std::min(cached, busy), pairs);
+  c.order[1] = order(pairs * (tiles - late), 0, late, pairs, pairs);
   if (c.works > blocks) {
     c.counter = static_cast<int32_t*>(p.counters ? p.counters : p.workspace);
   }
+  c.from_end = p.right >= 0 && !listed(p);
+  // The output's own rounding hides more of a weight's.
+  c.share = p.out_type == Type::f32 ? 0.0625f : 0.5f;
   c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;
   x.launch(c, blocks, stream);
 }

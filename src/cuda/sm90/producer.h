@@ -6,6 +6,10 @@
 
 namespace regard::cuda::sm90 {
 
+__device__ __forceinline__ int quotient(int n, const Divisor& d) {
+  return static_cast<int>(uint64_t{static_cast<uint32_t>(n)} * d.factor >> d.shift);
+}
+
 // The steps of one tile of rows, in reading order: rightmost keys first, so that the tiles cut by
 // the causal diagonal come first.
 template <class S>
@@ -20,15 +24,15 @@ class Steps {
     sink_ = c.sink;
     nk_ = w.nk;
     if (c.start || S::kGather) {
-      const int b = c.list_batch == 1 ? 0 : w.batch, h = w.head * c.list_heads / c.heads;
-      const int64_t row = int64_t{b * c.list_heads + h} * c.list_rows + first / c.bq;
+      const int b = c.list_batch == 1 ? 0 : w.batch, h = quotient(w.head * c.list_heads, c.heads);
+      const int64_t row = int64_t{b * c.list_heads + h} * c.list_rows + quotient(first, c.bq);
       const int64_t id = S::kGather ? row * c.apart : row;
       if (!S::kGather || c.start) {
         list_ = c.index + c.start[id];
         entries_ = static_cast<int>(c.start[id + 1] - c.start[id]);
       }
-      pieces_an_entry_ = c.bk / S::kPiece;
-      count = (entries_ * pieces_an_entry_ + kPieces - 1) / kPieces;
+      pieces_ = c.pieces;
+      count = (entries_ * pieces_.by + kPieces - 1) / kPieces;
       fetched_ = fetch(0);
       if constexpr (S::kGather) {
         unit_ = c.unit;
@@ -61,16 +65,16 @@ class Steps {
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
         const int p = tile_step * kPieces + i;
-        const int entry = min(p / pieces_an_entry_, entries_ - 1);
+        const int whole = quotient(p, pieces_), entry = min(whole, entries_ - 1);
         if (entry >> 5 != block_) {
           block_ = entry >> 5;
           fetched_ = fetch(block_);
         }
         const uint32_t tile = __shfl_sync(~0u, fetched_, entry & 31);
-        const int inside = p % pieces_an_entry_;
-        const int unit = S::kGather ? unit_ : pieces_an_entry_ * S::kPiece;
+        const int inside = p - whole * pieces_.by;
+        const int unit = S::kGather ? unit_ : pieces_.by * S::kPiece;
         const int key = static_cast<int>(tile & 0x7FFFFFFF) * unit + inside * S::kPiece;
-        const bool missing = p >= entries_ * pieces_an_entry_;
+        const bool missing = whole >= entries_;
         s.key[i] = missing ? kNoKey : key;
         s.mask |= (tile >> 31) * 3 | (key + S::kPiece > nk_) | missing;
       }
@@ -129,7 +133,8 @@ class Steps {
   int high_, low_;
   int sink_, nk_;
   const uint32_t* list_ = nullptr;
-  int entries_ = 0, pieces_an_entry_ = 1, block_ = 0;
+  int entries_ = 0, block_ = 0;
+  Divisor pieces_;
   uint32_t fetched_ = 0;
   const uint32_t* keys_ = nullptr;  // single keys
   int key_count_ = 0, unit_ = 0;
@@ -138,21 +143,18 @@ class Steps {
   int begin_ = 0, end_ = 0, sinks_ = 0;
 };
 
-// Work number -> rows. Inside a section, longest (last) tiles first; the `late` tiles of all heads
-// come last, so that short works fill the end. False: no such rows.
+// Work number -> rows. False: no such rows.
 template <class S>
 __device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
-  const int pairs = c.works / c.tiles;  // (batch, head) pairs
-  const int early = pairs * (c.tiles - c.late);
-  const bool late = number >= early;
-  const int most = late ? pairs : c.section, tiles = late ? c.late : c.tiles - c.late;
-  const int section = late ? 0 : number / (most * tiles);
-  const int inside = number - (late ? early : section * most * tiles);
-  const int wide = min(most, pairs - section * most);
-  const int pair = section * most + inside % wide;
-  w.row = ((late ? c.late : c.tiles) - 1 - inside / wide) * S::kRows;
-  w.head = pair % c.heads;
-  w.batch = pair / c.heads;
+  const Order& o = c.order[number >= c.order[1].begin];
+  const int section = quotient(number - o.begin, o.works);
+  const int inside = number - o.begin - section * o.works.by;
+  const Divisor& pairs = section < o.whole ? o.pairs : o.rest;
+  const int down = quotient(inside, pairs);
+  const int pair = section * o.pairs.by + inside - down * pairs.by;
+  w.row = (o.top - down) * S::kRows;
+  w.batch = quotient(pair, c.heads);
+  w.head = pair - w.batch * c.heads.by;
   w.number = number;
   if (c.cu_q) {
     const int s = w.batch;
@@ -165,6 +167,10 @@ __device__ __forceinline__ bool describe(const Call& c, int number, Work& w) {
     w.rows = c.nq << c.pack;
     w.nk = c.nk;
     w.shift = c.offset;
+  }
+  if constexpr (S::kFromEnd) {
+    // By whole warpgroups, since the copy engine takes no coordinate below zero.
+    if (c.from_end) w.row -= (S::kRows - 1 - (w.rows + S::kRows - 1) % S::kRows) / 64 * 64;
   }
   return w.row < w.rows;
 }
@@ -260,7 +266,7 @@ __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
     } else {
       Steps<S> steps(c, w);
       w.steps = steps.count;
-      const int kv_head = w.head / c.sharing;
+      const int kv_head = quotient(w.head, c.sharing);
       const int batch = c.cu_q ? 0 : w.batch;
       const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
 
@@ -275,9 +281,10 @@ __device__ __forceinline__ void produce_keys(const Call& c, Storage<S>& m) {
 #pragma unroll
           for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
             for (int g = 0; g < S::kGroups; ++g) {
+              const int query = (w.row >> c.pack) + g * a_box;
               ptx::load5(ptx::shared(m.q[q.slot]) + (chunk * S::kRows + g * 64) * 128, &c.q,
-                         &m.q_full[q.slot], chunk * 64, 0, w.q0 + (w.row >> c.pack) + g * a_box,
-                         w.head, batch);
+                         &m.q_full[q.slot], chunk * 64, 0,
+                         w.q0 + (S::kFromEnd ? max(0, query) : query), w.head, batch);
             }
           }
         }
@@ -341,7 +348,7 @@ __device__ __forceinline__ void produce_values(const Call& c, Storage<S>& m) {
     if (w.steps < 0) break;
     if (w.steps == 0) continue;
     Steps<S> steps(c, w);
-    const int kv_head = w.head / c.sharing;
+    const int kv_head = quotient(w.head, c.sharing);
     const int batch = c.cu_q ? 0 : w.batch;
     const int k0 = c.cu_q ? c.cu_k[w.batch] : 0;
     for (int t = 0; t < w.steps; ++t) {

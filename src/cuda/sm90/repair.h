@@ -23,7 +23,8 @@ class Repair {
       batch_ = c_.cu_q ? 0 : w_.batch;
       k0_ = c_.cu_q ? c_.cu_k[w_.batch] : 0;
       if (!spoilt()) continue;
-      for (int row = w_.row + 16 * warp_; row < min(w_.row + 16 * warp_ + 16, w_.rows); ++row) {
+      for (int row = max(0, w_.row + 16 * warp_); row < min(w_.row + 16 * warp_ + 16, w_.rows);
+           ++row) {
         compute(row);
       }
     }
@@ -37,10 +38,10 @@ class Repair {
     return static_cast<const T*>(x.data) + batch_ * x.batch + head * x.head + row * x.row;
   }
   __device__ const T* key_row(int key) const {
-    return row_of(c_.raw_k, w_.head / c_.sharing, k0_ + key);
+    return row_of(c_.raw_k, quotient(w_.head, c_.sharing), k0_ + key);
   }
   __device__ const T* value_row(int key) const {
-    return row_of(c_.raw_v, w_.head / c_.sharing, k0_ + key);
+    return row_of(c_.raw_v, quotient(w_.head, c_.sharing), k0_ + key);
   }
 
   // Whether a step with forbidden pairs holds a NaN or infinity. If none does, the row reads it.

@@ -57,7 +57,7 @@ __device__ __forceinline__ Finish finish(const Call& c, int head, float top, flo
 }
 __device__ __forceinline__ void write_lse(const Call& c, const Work& w, int row, int head,
                                           float lse, float sum) {
-  const int64_t line = int64_t{c.cu_q ? 0 : w.batch} * (c.heads << c.pack) + head;
+  const int64_t line = int64_t{c.cu_q ? 0 : w.batch} * (c.heads.by << c.pack) + head;
   const int64_t at = line * c.lse_head + w.q0 + (row >> c.pack);
   if (c.partial) {
     reinterpret_cast<float2*>(c.lse)[at] = make_float2(lse, sum);

@@ -24,7 +24,7 @@ class Rows {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = w.row + row_ + 8 * half;
-      const bool inside = row < w.rows;
+      const bool inside = is_inside(row, w);
       const int head = inside ? (w.head << c_.pack) + (row & ((1 << c_.pack) - 1)) : 0;
       const Finish f = finish(c_, head, max[half] * c_.scale_log2, quad_sum(total[half]));
       factor[half] = f.factor;
@@ -44,7 +44,7 @@ class Rows {
 #pragma unroll 1
     for (int i = 0; i < 16; ++i) {
       const int row = w.row + row_ - lane_ / 4 + i;
-      if (row >= w.rows) break;
+      if (!is_inside(row, w)) continue;
       const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
       const int q = w.q0 + (row >> c_.pack);
       char* to = static_cast<char*>(c_.out) +
@@ -59,6 +59,10 @@ class Rows {
   }
 
  private:
+  static __device__ __forceinline__ bool is_inside(int row, const Work& w) {
+    return row < w.rows && (!S::kFromEnd || row >= 0);
+  }
+
   // Through shared memory by the copy engine, each warp its own 16 rows.
   __device__ __forceinline__ void store_staged(const Accumulator& o, const float (&factor)[2],
                                                const Work& w) {
@@ -80,7 +84,7 @@ class Rows {
     }
     ptx::fence_async();
     __syncwarp();
-    if (lane_ == 0) {
+    if (lane_ == 0 && (!S::kFromEnd || w.row + warp * 16 >= 0)) {
 #pragma unroll
       for (int chunk = 0; chunk < S::kD / 64; ++chunk) {
         ptx::store5(&c_.o, to + chunk * 2048, chunk * 64, 0, (w.row + warp * 16) >> c_.pack, w.head,
@@ -96,7 +100,7 @@ class Rows {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = w.row + row_ + 8 * half;
-      const bool inside = row < w.rows;
+      const bool inside = is_inside(row, w);
       const int head = (w.head << c_.pack) + (row & ((1 << c_.pack) - 1));
       const int64_t at = (c_.cu_q ? 0 : w.batch) * c_.out_batch + head * c_.out_head +
                          (w.q0 + (row >> c_.pack)) * c_.out_row;

@@ -103,8 +103,8 @@ struct Call {
   int32_t list_batch, list_heads, list_rows;
   Divisor bq;
   Divisor pieces;  // copies an entry of a list
-  int32_t unit;   // keys from entry to entry of a list: bk, or 1 where entries are keys
-  int32_t apart;  // from a row's start to the next one's: 1, or 2 where its end stands between
+  int32_t unit;    // keys from entry to entry of a list: bk, or 1 where entries are keys
+  int32_t apart;   // from a row's start to the next one's: 1, or 2 where its end stands between
   int32_t float_out;
   int32_t partial;                 // rows leave as Partials
   float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse

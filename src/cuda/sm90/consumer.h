@@ -162,6 +162,7 @@ class Consumer {
     if (moved) limit(now_);
     if constexpr (!kFirst) {
       arrive(o);
+      if constexpr (!S::kSharedWeights) give_back_v();
       if (moved) {
         if (part.first) {
           store(o, before, weighed_.slot);
@@ -169,7 +170,8 @@ class Consumer {
           rescale(o, shrink);
         }
       }
-      give_back_v();
+      // Not before, where that takes registers that there are not.
+      if constexpr (S::kSharedWeights) give_back_v();
     }
     k_here_ = ptx::over(k_full(), k_.phase);
     v_here_ = ptx::over(v_full(), v_.phase);

@@ -1,12 +1,14 @@
 """Regard (through its C ABI) beside cuDNN, FlexAttention and FlashAttention-3 and -4 in one process.
 
 The last two take part where their packages can be imported (fa3-fwd; flash-attn-4 with its needs).
-Prints Markdown tables. Times are medians of CUDA-graph replays (Flex: events), the contestants taking
-turns; inputs are normal random numbers in bf16. Each result is compared with cuDNN's or a masked
-float32 product before it is timed.
+Prints Markdown tables. Times are medians of CUDA-graph replays (Flex: events). The contestants take
+turns, another one first in every round, and the card rests before each turn: it throttles by power,
+and would charge one contestant for the one before it. Inputs are normal random numbers in bf16. Each
+result is compared with cuDNN's or a masked float32 product before it is timed.
 """
 import argparse
 import statistics
+import time
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +39,15 @@ def graph_of(fn, runs):
     return lambda: g.replay(), runs
 
 
-def take_turns(contestants, rounds=11):
+def take_turns(contestants, rounds=11, rest_s=0.02):
     """Median seconds of one call, by name; the first rounds warm up."""
     times = {name: [] for name in contestants}
+    order = list(contestants.items())
     for n in range(rounds + 2):
-        for name, (fn, runs) in contestants.items():
+        order.append(order.pop(0))
+        for name, (fn, runs) in order:
+            time.sleep(rest_s)
+            fn()
             a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             a.record()
             fn()

@@ -21,15 +21,10 @@ struct Shape {
   static constexpr bool kQRegisters = kQRegisters_;  // Q is an operand in registers
   static constexpr bool kStaged = kStaged_;          // rows leave through shared memory
   static constexpr bool kHooks = kHooks_;            // soft-cap and ALiBi
-  // PV's weights go through shared memory: registers hold either more scores or those.
-  static constexpr bool kSharedWeights = kKeys > 128;
-  static constexpr int kWeightBytes = kSharedWeights ? 64 * kKeys * 2 : 1;  // a warpgroup
-  static_assert(!kSharedWeights || kKeys % 64 == 0);
-  static constexpr bool kGather = false;  // single keys after the tiles
+  static constexpr bool kGather = false;             // single keys after the tiles
   // Below a diagonal tiles of rows are counted from the last row, so that the one that is not full
-  // reads the fewest keys. (Where tiles are a whole number of steps high, the diagonal crosses one
-  // step the fewer if counted from the first.)
-  static constexpr bool kFromEnd = kGroups == 3 && kRows % kKeys != 0;
+  // reads the fewest keys: worth it where tiles are so high that it often is not.
+  static constexpr bool kFromEnd = kGroups == 3;
 
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kBlocks = kGroups == 1 ? 2 : 1;  // resident a multiprocessor
@@ -142,9 +137,6 @@ struct Storage {
   alignas(S::kStaged
               ? 1024
               : 1) uint8_t out[S::kStaged ? 4 * S::kGroups : 1][S::kStaged ? 16 * S::kD * 2 : 1];
-  alignas(S::kSharedWeights
-              ? 1024
-              : 1) uint8_t weights[S::kSharedWeights ? S::kGroups : 1][S::kWeightBytes];
   uint64_t q_full[S::kQStages], q_empty[S::kQStages];
   uint64_t k_full[S::kKvStages], k_empty[S::kKvStages];
   uint64_t v_full[S::kKvStages], v_empty[S::kKvStages];

@@ -22,7 +22,7 @@ class Consumer {
   using Pv = wgmma::Mma<T, S::kD>;
   using Scores = float[S::kKeys / 2];
   using Accumulator = float[S::kD / 2];
-  using Weights = uint32_t[S::kKeys / 4];  // not used where they are shared
+  using Weights = uint32_t[S::kKeys / 4];
   // The statistics of this thread's two rows (r and r + 8): raw maximum, sum over own columns, the
   // score beyond which the maximum follows; `rare`, of the warp: large scores, or rows without any.
   struct Stats {
@@ -58,9 +58,7 @@ class Consumer {
       step<true>(o, s, p);
       while (step<false>(o, s, p)) continue;
       ptx::wait(v_full(), v_.phase);
-      if constexpr (S::kSharedWeights) my_turn();
       issue_pv(o, p);
-      if constexpr (S::kSharedWeights) my_turn_ends();
       arrive(o);
       give_back_v();
       store(o, now_, weighed_.slot);
@@ -76,8 +74,7 @@ class Consumer {
   // The next work's first QK overlaps this one's last PV.
   static constexpr bool kStream = S::kQStages == 2 || S::kQRegisters;
   static constexpr bool kTurns = S::kGroups == 3;  // two groups find their rhythm alone
-  static_assert(kTurns || !S::kSharedWeights);
-  static constexpr uint32_t kFirstTurn = 1;  // named barrier of group 0; 0 is __syncthreads
+  static constexpr uint32_t kFirstTurn = 1;        // named barrier of group 0; 0 is __syncthreads
 
   static __device__ __forceinline__ constexpr uint32_t at(size_t offset) {
     return kSharedBase + static_cast<uint32_t>(offset);
@@ -162,7 +159,7 @@ class Consumer {
     if (moved) limit(now_);
     if constexpr (!kFirst) {
       arrive(o);
-      if constexpr (!S::kSharedWeights) give_back_v();
+      give_back_v();
       if (moved) {
         if (part.first) {
           store(o, before, weighed_.slot);
@@ -170,19 +167,10 @@ class Consumer {
           rescale(o, shrink);
         }
       }
-      // Not before, where that takes registers that there are not.
-      if constexpr (S::kSharedWeights) give_back_v();
     }
     k_here_ = ptx::over(k_full(), k_.phase);
     v_here_ = ptx::over(v_full(), v_.phase);
-    if constexpr (S::kSharedWeights) {
-      // Here, as PV of the step before has read its own from the same place. The turn's barrier
-      // orders them before PV.
-      share_weights<T>(s, at(offsetof(Storage<S>, weights)) + group_ * S::kWeightBytes,
-                       threadIdx.x % 128 / 32 * 16 + (lane_ & 15), lane_, now_.sum);
-    } else {
-      round_weights<T>(s, p);
-    }
+    round_weights<T>(s, p);
     weighed_ = part;
     return true;
   }
@@ -247,13 +235,7 @@ class Consumer {
     for (int i = 0; i < S::kKeys / 16; ++i) {
       const uint64_t values = b + i * (16 * 8);
       const bool add = !weighed_.first || i > 0;
-      if constexpr (S::kSharedWeights) {
-        const uint64_t a = wgmma::moved(wgmma::k_major(at(offsetof(Storage<S>, weights))),
-                                        group_ * S::kWeightBytes);
-        Pv::template ss<1>(o, a + (i / 4) * (64 * 8) + (i % 4) * 2, values, add);
-      } else {
-        Pv::template rs<1>(o, &p[4 * i], values, add);
-      }
+      Pv::template rs<1>(o, &p[4 * i], values, add);
     }
     wgmma::commit();
   }
@@ -324,8 +306,8 @@ class Consumer {
     }
   }
 
-  // Waits for QK, which `kLater` groups of products follow, and turns scores into weights, or into
-  // logits where weights are shared. True: `o` must shrink.
+  // Waits for QK, which `kLater` groups of products follow, and turns scores into weights. True:
+  // `o` must shrink.
   template <int kLater>
   __device__ __forceinline__ bool softmax(Scores& s, float (&shrink)[2], const Part& part) {
     constexpr float kLarge = 64;
@@ -369,11 +351,7 @@ class Consumer {
         m[0] = m[1] = 0;
       }
     }
-    if constexpr (S::kSharedWeights) {
-      to_logits(s, scale, m);
-    } else {
-      exponentials(s, scale, m, now.sum);
-    }
+    exponentials(s, scale, m, now.sum);
     return moved;
   }
 

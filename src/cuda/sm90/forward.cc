@@ -81,21 +81,20 @@ Grid grid(const Params& p, int rows_a_tile) {
 
 // Whether an instance is worth it; the later ones of its head size take what it leaves.
 // At head size 128, three warpgroups hide each other's latencies, but a tile of 192 rows takes
-// longer to begin and to end: it is for rows that read many keys, and where its rounds of works
-// are at most a twentieth longer in all than those of 128 rows. At head size 64, so are steps of
-// 192 keys, sooner where the diagonal cuts a last one anyway; and rows that read a few hundred keys
-// below one run 128 a block. At head size 256 steps of 80 keys want rows of 1024.
+// longer to begin and to end: it is for rows that read many keys (below a diagonal, where it wastes
+// fewer, half as many), and where its rounds of works are at most a twentieth longer in all than
+// those of 128 rows. At head size 64 only rows that read a few hundred keys below a diagonal run
+// 128 a block. At head size 256 steps of 80 keys want rows of 1024.
 bool pays(const Params& p, const Instance& x) {
-  const bool wide = x.rows == 192, wider = x.d == 64 && x.keys == 192;
+  const bool wide = x.rows == 192;
   if (p.force || !(wide || (x.d == 256 && x.keys == 80))) return true;
-  if (p.cu_q) return x.d != 128 && !wider;  // lengths are not known here
+  if (p.cu_q) return x.d != 128;  // lengths are not known here
   const int64_t window = p.left < 0 ? p.nk : std::min(p.nk, p.left + p.sink + 1);
   const int64_t keys = p.right < 0 ? window : std::min(window, p.nk - p.nq / 2);
   if (x.d == 256) return keys >= 1024;
-  if (wider) return keys >= (p.right < 0 ? 12288 : 4096);
-  if (x.d == 64) return listed(p) || p.right < 0 || keys >= 512;
+  if (x.d == 64) return p.right < 0 || keys >= 512;
   const auto rounds = [&](int rows) { return (grid(p, rows).works + p.sms - 1) / p.sms * rows; };
-  return keys >= 4096 && rounds(192) <= 1.05 * rounds(128);
+  return keys >= (p.right < 0 ? 4096 : 2048) && rounds(192) <= 1.05 * rounds(128);
 }
 
 const Instance* choose(const Params& p) {

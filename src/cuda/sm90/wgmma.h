@@ -70,35 +70,12 @@ __device__ __forceinline__ uint64_t moved(uint64_t base, uint32_t bytes) {
 #define REGARD_F_N64 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24)
 #define REGARD_D_N80 REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4
 #define REGARD_F_N80 REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32)
-#define REGARD_D_N96 \
-  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5
-#define REGARD_F_N96 \
-  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40)
 #define REGARD_D_N128                                                                  \
   REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
             ", " REGARD_D6 ", " REGARD_D7
 #define REGARD_F_N128                                                                     \
   REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
       REGARD_F8(48), REGARD_F8(56)
-#define REGARD_D_N160                                                                  \
-  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
-            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9
-#define REGARD_F_N160                                                                     \
-  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
-      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72)
-#define REGARD_D_N176                                                                  \
-  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5 \
-            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10
-#define REGARD_F_N176                                                                     \
-  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
-      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80)
-#define REGARD_D_N192                                                                   \
-  REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5  \
-            ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 \
-            ", " REGARD_D11
-#define REGARD_F_N192                                                                     \
-  REGARD_F8(0), REGARD_F8(8), REGARD_F8(16), REGARD_F8(24), REGARD_F8(32), REGARD_F8(40), \
-      REGARD_F8(48), REGARD_F8(56), REGARD_F8(64), REGARD_F8(72), REGARD_F8(80), REGARD_F8(88)
 #define REGARD_D_N256                                                                   \
   REGARD_D0 ", " REGARD_D1 ", " REGARD_D2 ", " REGARD_D3 ", " REGARD_D4 ", " REGARD_D5  \
             ", " REGARD_D6 ", " REGARD_D7 ", " REGARD_D8 ", " REGARD_D9 ", " REGARD_D10 \
@@ -111,19 +88,18 @@ __device__ __forceinline__ uint64_t moved(uint64_t base, uint32_t bytes) {
 template <class T, int kN>
 struct Mma;
 
-// ss: A K-major in shared memory; rs: A in registers; B MN-major (kMn) or K-major.
-// `add` false: D starts at zero. N2.. are the operand numbers after the kN / 2 accumulators.
+// ss: A K-major in shared memory, B K-major. rs: A in registers, B MN-major (kMn) or K-major.
+// `add` false: D starts at zero. A0.. are the operand numbers after the kN / 2 accumulators.
 #define REGARD_MMA(T, NAME, N, A0, A1, A2, A3, A4, A5, A6)                                      \
   template <>                                                                                   \
   struct Mma<T, N> {                                                                            \
-    template <int kMn = 0>                                                                      \
     static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b,        \
                                               bool add) {                                       \
       asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #A2                                   \
                    ", 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME       \
-                   " {" REGARD_D_N##N "}, %" #A0 ", %" #A1 ", p, 1, 1, 0, %" #A3 ";\n}\n"       \
+                   " {" REGARD_D_N##N "}, %" #A0 ", %" #A1 ", p, 1, 1, 0, 0;\n}\n"              \
                    : REGARD_F_N##N                                                              \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kMn));                     \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));                               \
     }                                                                                           \
     template <int kMn>                                                                          \
     static __device__ __forceinline__ void rs(float (&d)[N / 2], const uint32_t* a, uint64_t b, \
@@ -141,16 +117,8 @@ REGARD_MMA(__nv_bfloat16, "bf16", 64, 32, 33, 34, 35, 36, 37, 38);
 REGARD_MMA(__half, "f16", 64, 32, 33, 34, 35, 36, 37, 38);
 REGARD_MMA(__nv_bfloat16, "bf16", 80, 40, 41, 42, 43, 44, 45, 46);
 REGARD_MMA(__half, "f16", 80, 40, 41, 42, 43, 44, 45, 46);
-REGARD_MMA(__nv_bfloat16, "bf16", 96, 48, 49, 50, 51, 52, 53, 54);
-REGARD_MMA(__half, "f16", 96, 48, 49, 50, 51, 52, 53, 54);
 REGARD_MMA(__nv_bfloat16, "bf16", 128, 64, 65, 66, 67, 68, 69, 70);
 REGARD_MMA(__half, "f16", 128, 64, 65, 66, 67, 68, 69, 70);
-REGARD_MMA(__nv_bfloat16, "bf16", 160, 80, 81, 82, 83, 84, 85, 86);
-REGARD_MMA(__half, "f16", 160, 80, 81, 82, 83, 84, 85, 86);
-REGARD_MMA(__nv_bfloat16, "bf16", 176, 88, 89, 90, 91, 92, 93, 94);
-REGARD_MMA(__half, "f16", 176, 88, 89, 90, 91, 92, 93, 94);
-REGARD_MMA(__nv_bfloat16, "bf16", 192, 96, 97, 98, 99, 100, 101, 102);
-REGARD_MMA(__half, "f16", 192, 96, 97, 98, 99, 100, 101, 102);
 REGARD_MMA(__nv_bfloat16, "bf16", 256, 128, 129, 130, 131, 132, 133, 134);
 REGARD_MMA(__half, "f16", 256, 128, 129, 130, 131, 132, 133, 134);
 #undef REGARD_MMA

@@ -2,6 +2,18 @@
 
 namespace regard::cuda {
 
+void leave(int device, std::initializer_list<const std::shared_ptr<stages::Memory>*> memories,
+           cudaEvent_t event) {
+  int before = 0;
+  if (cudaGetDevice(&before) != cudaSuccess) return;
+  cudaSetDevice(device);
+  cudaDeviceSynchronize();
+  if (event) cudaEventDestroy(event);
+  for (const std::shared_ptr<stages::Memory>* m : memories)
+    if (*m && m->use_count() == 1) (*m)->stream = nullptr;
+  cudaSetDevice(before);
+}
+
 PlacedList::PlacedList(IndexList shape, std::shared_ptr<stages::Memory> start,
                        std::shared_ptr<stages::Memory> index, bool uncut,
                        std::shared_ptr<stages::Memory> bits)
@@ -25,17 +37,7 @@ const uint32_t* PlacedList::index() const {
   return static_cast<const uint32_t*>(index_->at);
 }
 
-// Whatever may read the arrays, on any stream, is waited for, as cudaFree does; the stream that
-// they were made on may be gone.
-PlacedList::~PlacedList() {
-  int before = 0;
-  if (cudaGetDevice(&before) != cudaSuccess) return;
-  cudaSetDevice(start_->device);
-  cudaDeviceSynchronize();
-  cudaEventDestroy(made_);
-  for (const std::shared_ptr<stages::Memory>* m : {&start_, &index_, &bits_}) leave(*m);
-  cudaSetDevice(before);
-}
+PlacedList::~PlacedList() { leave(start_->device, {&start_, &index_, &bits_}, made_); }
 
 void PlacedList::await(void* stream) const {
   if (done_) return;

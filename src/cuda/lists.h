@@ -1,6 +1,7 @@
 // Lists whose arrays lie on a GPU. Layer: cuda.
 #pragma once
 #include <atomic>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 
@@ -8,11 +9,11 @@
 
 namespace regard::cuda {
 
-// Before a memory's last owner goes, the device being idle: the stream that it was made on may be
-// gone.
-inline void leave(const std::shared_ptr<stages::Memory>& m) {
-  if (m && m.use_count() == 1) m->stream = nullptr;
-}
+// Before memories' last owner goes: whatever may read them, on any stream, is waited for, as
+// cudaFree does, since the stream that they were made on may be gone. `event` is destroyed, if
+// there is one.
+void leave(int device, std::initializer_list<const std::shared_ptr<stages::Memory>*> memories,
+           cudaEvent_t event = nullptr);
 
 class PlacedList : public DeviceList {
  public:

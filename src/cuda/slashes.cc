@@ -17,14 +17,7 @@ struct Found {
   PlacedList::Pieces pieces;  // null arrays: none
   bool uncut = false;         // known without a look
   mutable std::once_flag summed = {};
-  ~Found() {
-    int before = 0;
-    if (cudaGetDevice(&before) != cudaSuccess) return;
-    cudaSetDevice(chosen->device);
-    cudaDeviceSynchronize();
-    for (const auto* m : {&chosen, &start, &ranges, &pieces.memory, &pieces.tiles}) leave(*m);
-    cudaSetDevice(before);
-  }
+  ~Found() { leave(chosen->device, {&chosen, &start, &ranges, &pieces.memory, &pieces.tiles}); }
 };
 
 // The single keys. They are written when somebody asks for them; `causal`: lowered under that rule.

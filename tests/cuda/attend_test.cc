@@ -497,11 +497,6 @@ TEST_P(Cuda, Strides) {
 }
 
 // One Runner, two workspaces, two streams' worth of calls through a graph: the same bits.
-struct Replay {
-  const Runner& runner;
-  const regard::Tensors& t;
-  void* workspace;
-};
 TEST_P(Cuda, GraphsRepeatTheBits) {
   for (int64_t nq : {1, 200}) {
     const Problem p = problem(8, 2, nq, 2048, 128, 128);
@@ -513,13 +508,7 @@ TEST_P(Cuda, GraphsRepeatTheBits) {
     const Runner runner(plan, many.t, options());
     EXPECT_EQ(runner.implementation(), GetParam().impl);
     const std::shared_ptr<void> workspace = cuda::allocate(runner.workspace());
-    Replay replay{runner, many.t, workspace.get()};
-    cuda::time_graph(
-        [](void* c, void* stream) {
-          const Replay& r = *static_cast<Replay*>(c);
-          r.runner.run(r.t, r.workspace, r.runner.workspace(), stream);
-        },
-        &replay, 3, 2);
+    run_in_graph(runner, many.t, workspace.get());
     const Tensor a = once.out(), b = many.out();
     EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
   }
@@ -545,13 +534,7 @@ TEST_P(Cuda, ListsOfTheDeviceAreThoseOfTheHost) {
       attend(plan_from_json(to_json(plan())), sent.t, options());
       const Runner runner(plan(), graph.t, options());
       const std::shared_ptr<void> workspace = cuda::allocate(runner.workspace());
-      Replay replay{runner, graph.t, workspace.get()};
-      cuda::time_graph(
-          [](void* c, void* stream) {
-            const Replay& r = *static_cast<Replay*>(c);
-            r.runner.run(r.t, r.workspace, r.runner.workspace(), stream);
-          },
-          &replay, 3, 2);
+      run_in_graph(runner, graph.t, workspace.get());
       const Tensor a = there.out();
       const auto same = [&](const Tensor& b) {
         EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);

@@ -49,6 +49,21 @@ struct DeviceRun {
   Tensor lse() const { return cuda::to_host(t.out.lse); }
 };
 
+// A graph of several calls, twice.
+inline void run_in_graph(const Runner& runner, const regard::Tensors& t, void* workspace) {
+  struct Call {
+    const Runner& runner;
+    const regard::Tensors& t;
+    void* workspace;
+  } call{runner, t, workspace};
+  cuda::time_graph(
+      [](void* c, void* stream) {
+        const Call& x = *static_cast<Call*>(c);
+        x.runner.run(x.t, x.workspace, x.runner.workspace(), stream);
+      },
+      &call, 3, 2);
+}
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Kind {

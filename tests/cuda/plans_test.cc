@@ -298,17 +298,7 @@ TEST_P(CudaPlans, GraphsRepeatTheBits) {
     const std::shared_ptr<void> workspace = cuda::allocate(runner.workspace() + 256);
     const std::vector<char> ones(size_t(runner.workspace()), '\xff');
     cuda::copy(workspace.get(), ones.data(), runner.workspace());
-    struct Call {
-      const Runner& runner;
-      const regard::Tensors& t;
-      void* workspace;
-    } call{runner, many.t, workspace.get()};
-    cuda::time_graph(
-        [](void* c, void* stream) {
-          const Call& r = *static_cast<Call*>(c);
-          r.runner.run(r.t, r.workspace, r.runner.workspace(), stream);
-        },
-        &call, 3, 2);
+    run_in_graph(runner, many.t, workspace.get());
     const Tensor a = once.out(), b = many.out();
     EXPECT_EQ(std::memcmp(a.view.data, b.view.data, size_t(a.view.numel()) * 4), 0);
     judge(plan, x, b, many.lse());

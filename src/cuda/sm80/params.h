@@ -92,9 +92,9 @@ struct Params {
   // and the greatest of each row.
   int32_t features = 0, kv_heads = 1, nq = 0;
   const float *q_features = nullptr, *k_features = nullptr, *q_top = nullptr, *k_top = nullptr;
-  // Of such: blocks of keys that come as sums, and the rows' Partials of those.
   // Single keys as lists of tiles of 64: which of its keys each of 32 queries reads, [entries][32].
   const uint64_t* tile_pairs = nullptr;
+  // Of features: blocks of keys that come as sums, and the rows' Partials of those.
   WholeBlocks whole;
   const uint8_t* loose = nullptr;  // [B * kv_heads][blocks padded]
   const float *start_acc = nullptr, *start_head = nullptr;

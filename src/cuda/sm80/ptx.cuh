@@ -1,10 +1,9 @@
 // Thin wrappers of the instructions that the baseline uses; tests/cuda/host has them for the CPU.
 // Layer: cuda.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
+
+#include "cuda/sm80/convert.cuh"
 
 namespace regard::cuda::sm80 {
 
@@ -47,54 +46,29 @@ __device__ inline void load_matrix_transposed(uint32_t (&r)[4], uint32_t from) {
                : "r"(from));
 }
 
+#define REGARD_MMA(KIND)                                                                           \
+  asm volatile("mma.sync.aligned." KIND " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n" \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                    \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 // d[16x8] += a[16x16] b[16x8], f32 accumulation.
 template <class T>
 __device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 template <>
 __device__ inline void multiply<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                                uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  REGARD_MMA("m16n8k16.row.col.f32.bf16.bf16.f32");
 }
 template <>
 __device__ inline void multiply<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                         uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  REGARD_MMA("m16n8k16.row.col.f32.f16.f16.f32");
 }
-
 // d[16x8] += a[16x8] b[8x8] of tf32 numbers.
 __device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                      uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  REGARD_MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
 }
-
-template <class T>
-__device__ inline uint32_t pack(float lo, float hi);
-template <>
-__device__ inline uint32_t pack<__nv_bfloat16>(float lo, float hi) {
-  const __nv_bfloat162 x = __floats2bfloat162_rn(lo, hi);
-  return *reinterpret_cast<const uint32_t*>(&x);
-}
-template <>
-__device__ inline uint32_t pack<__half>(float lo, float hi) {
-  const __half2 x = __floats2half2_rn(lo, hi);
-  return *reinterpret_cast<const uint32_t*>(&x);
-}
-
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(float x) { return x; }
+#undef REGARD_MMA
 
 // 2^x; results below 2^-126 are 0.
 __device__ inline float exp2_fast(float x) {

@@ -3,6 +3,7 @@
 // K and V have a place each: values are copied under QK, the next keys under PV. The weights of 16
 // keys are made between the products of the 16 before. Layer: cuda.
 #pragma once
+#include "cuda/maxima.h"
 #include "cuda/sm80/forward.cuh"
 
 namespace regard::cuda::sm80 {
@@ -169,18 +170,15 @@ struct WideBlock : Block<S> {
         for (int e = 0; e < 4; ++e) acc[m][d][e] *= top[2 * m + e / 2];
   }
 
-  // The final division makes any shift exact, but a weight above 1 is rounded where the largest
-  // one, 1, is not. Such an error is lost among the others while the weight is at most a sixteenth
-  // of the sum (and below 2^8), or half of it where the output's own rounding hides more. Until
-  // then the maximum stays where it is.
+  // Up to which scores the maxima stay (cuda/maxima.h).
   __device__ __forceinline__ void set_limits() {
-    const float share = p.out_type == Type::f32 ? 0.0625f : 0.5f;
+    const float share = p.out_type == Type::f32 ? kFloatShare : kRoundedShare;
 #pragma unroll
     for (int r = 0; r < kR; ++r) {
       float x = sum[r];
       x += __shfl_xor_sync(~0u, x, 1);
       x += __shfl_xor_sync(~0u, x, 2);
-      if (limit[r] > -kInf) limit[r] = max[r] + __log2f(fminf(x * share, 256.0f));
+      if (limit[r] > -kInf) limit[r] = max[r] + __log2f(fminf(x * share, kMostWeight));
     }
   }
 

@@ -104,7 +104,7 @@ struct Call {
   int32_t partial;                 // rows leave as Partials
   float scale_log2, unscale_log2;  // scale * log2(e), with hooks 1; and its inverse
   float scale, softcap;
-  float share;  // of a row's sum so far, up to which a new weight leaves the maximum where it is
+  float share;  // cuda/maxima.h
 };
 
 // What the producer tells the consumers about a tile of rows.

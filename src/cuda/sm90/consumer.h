@@ -5,6 +5,7 @@
 // Where there are three, named barriers let one warpgroup at a time issue its products, so that
 // another one's softmax runs under them. Layer: cuda (device code).
 #pragma once
+#include "cuda/maxima.h"
 #include "cuda/ptx.h"
 #include "cuda/sm90/call.h"
 #include "cuda/sm90/repair.h"
@@ -295,13 +296,11 @@ class Consumer {
     }
   }
 
-  // The final division makes any shift exact, but a weight above 1 is rounded where the largest
-  // one, 1, is not. Such an error is lost among the others while the weight is at most `share` of
-  // the sum (and below 2^8). Until then the maximum stays where it is.
+  // Up to which scores the maxima stay (cuda/maxima.h).
   __device__ __forceinline__ void limit(Stats& now) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float most = fminf(quad_sum(now.sum[half]) * c_.share, 256.f);
+      const float most = fminf(quad_sum(now.sum[half]) * c_.share, kMostWeight);
       now.limit[half] = fmaf(ptx::log2(most), c_.unscale_log2, now.max[half]);
     }
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cuda/maxima.h"
 #include "cuda/sm90/launch.h"
 #include "cuda/sm90/params.h"
 #include "cuda/tensor_map.h"
@@ -277,19 +278,20 @@ void forward(const Params& p, cudaStream_t stream) {
   // Rows of unequal lengths come longest first, those of as few heads as keep all blocks busy, or
   // as have room in L2: what a section reads first comes from memory, and the blocks wait for it
   // together.
-  const bool uneven = listed(p) || p.cu_q || p.right >= 0 || p.left >= 0;
-  const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
-  const int64_t cached = uneven ? std::max<int64_t>(1, kCached / kv_bytes) * sharing : sharing;
-  const int64_t a_group = int64_t{tiles} * sharing;
-  const int64_t busy = uneven ? (blocks + a_group - 1) / a_group * sharing : sharing;
-  c.order[0] = order(0, late, tiles, std::min(cached, busy), pairs);
+  int64_t groups = 1;  // of heads that share a KV head, a section
+  if (listed(p) || p.cu_q || p.right >= 0 || p.left >= 0) {
+    const int64_t kv_bytes = std::max<int64_t>(1, p.nk * (p.dk + p.dv) * 2);
+    const int64_t cached = std::max<int64_t>(1, kCached / kv_bytes);
+    const int64_t works_of_one = int64_t{tiles} * sharing;
+    groups = std::min(cached, (blocks + works_of_one - 1) / works_of_one);
+  }
+  c.order[0] = order(0, late, tiles, groups * sharing, pairs);
   c.order[1] = order(pairs * (tiles - late), 0, late, pairs, pairs);
   if (c.works > blocks) {
     c.counter = static_cast<int32_t*>(p.counters ? p.counters : p.workspace);
   }
   c.from_end = p.right >= 0 && !listed(p);
-  // The output's own rounding hides more of a weight's.
-  c.share = p.out_type == Type::f32 ? 0.0625f : 0.5f;
+  c.share = p.out_type == Type::f32 ? kFloatShare : kRoundedShare;
   c.links = static_cast<int32_t*>(p.workspace) + kCleared / 4;
   x.launch(c, blocks, stream);
 }

@@ -21,25 +21,28 @@ __device__ inline uint32_t entry(uint32_t column, int64_t end, const RowKeys& ke
   return end <= keys.least ? column : column | IndexList::kBoundary;
 }
 
+// Sum of `x` over the lanes up to this one.
+template <class T>
+__device__ inline T up_to_in_warp(T x) {
+#pragma unroll
+  for (int width = 1; width < 32; width *= 2) {
+    const T y = __shfl_up_sync(~0u, x, width);
+    if (int(threadIdx.x % 32) >= width) x += y;
+  }
+  return x;
+}
+
 // Sum of `x` over the threads before this one; `total` of all kThreads of a block.
 template <int kThreads, class T>
 __device__ inline T before_in_block(T x, T& total) {
   static_assert(kThreads == 1024);  // as many warps as a warp has lanes
   __shared__ T warps[32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const auto up_to = [lane](T sum) {
-#pragma unroll
-    for (int width = 1; width < 32; width *= 2) {
-      const T y = __shfl_up_sync(~0u, sum, width);
-      if (lane >= width) sum += y;
-    }
-    return sum;
-  };
-  const T sum = up_to(x);
+  const T sum = up_to_in_warp(x);
   __syncthreads();  // the sums before have been read
   if (lane == 31) warps[warp] = sum;
   __syncthreads();
-  const T all = up_to(warps[lane]);
+  const T all = up_to_in_warp(warps[lane]);
   total = __shfl_sync(~0u, all, 31);
   const T ahead = __shfl_sync(~0u, all, (warp + 31) % 32);
   return (warp > 0 ? ahead : 0) + sum - x;

@@ -178,13 +178,7 @@ __global__ void __launch_bounds__(kWalkers) ranges_kernel(const __grid_constant_
 
 // The sum over the lanes before this one; `total` of all lanes.
 __device__ int before_in_warp(int x, int& total) {
-  const int lane = threadIdx.x % 32;
-  int sum = x;
-#pragma unroll
-  for (int width = 1; width < 32; width *= 2) {
-    const int y = __shfl_up_sync(~0u, sum, width);
-    if (lane >= width) sum += y;
-  }
+  const int sum = up_to_in_warp(x);
   total = __shfl_sync(~0u, sum, 31);
   return sum - x;
 }

@@ -1,13 +1,12 @@
 // What src/cuda/sm80/ptx.cuh has, for kernels that run on the host (../../kernel.h).
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernel.h"
+
+#include "cuda/sm80/convert.cuh"
 
 namespace regard::cuda::sm80 {
 
@@ -38,23 +37,6 @@ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   host::multiply_tf32(d, a, b0, b1);
 }
-
-template <class T>
-uint32_t pack(float lo, float hi);
-template <>
-inline uint32_t pack<__nv_bfloat16>(float lo, float hi) {
-  const __nv_bfloat162 x = __floats2bfloat162_rn(lo, hi);
-  return *reinterpret_cast<const uint32_t*>(&x);
-}
-template <>
-inline uint32_t pack<__half>(float lo, float hi) {
-  const __half2 x = __floats2half2_rn(lo, hi);
-  return *reinterpret_cast<const uint32_t*>(&x);
-}
-
-inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-inline float to_float(__half x) { return __half2float(x); }
-inline float to_float(float x) { return x; }
 
 inline float exp2_fast(float x) {
   const float y = exp2f(x);
